@@ -1,0 +1,322 @@
+"""The commands: `python -m daemon COMMAND`, or `retraind COMMAND` once installed.
+
+Exit status: 0 done, 1 a failure that the message explains, 2 wrong usage or configuration.
+Everything heavy is imported by the command that needs it, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from config import __version__
+
+if TYPE_CHECKING:
+    from config.settings import Settings
+    from daemon.ledger import Ledger
+
+cli = typer.Typer(
+    name="retraind",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="markdown",
+    help="Retrains on what is new in an Iceberg table, and serves the better model.",
+    epilog="Start with `retraind demo`. Then copy config/demo.yaml and `retraind run --config` it.",
+)
+
+Config = Annotated[
+    Path | None,
+    typer.Option(
+        "--config", "-c", envvar="RETRAIND_CONFIG", metavar="FILE",
+        help="YAML file with the settings; environment variables RETRAIND_... win over it.",
+    ),
+]  # fmt: skip
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Name = Annotated[
+    str | None,
+    typer.Argument(metavar="[PIPELINE]", help="Its name; may be left out if there is only one."),
+]
+Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; kept in the audit trail.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every tick.")]
+
+
+def main() -> None:
+    """Run a command and turn what went wrong into a sentence and an exit status."""
+    _at_home()
+    from config.settings import ConfigError  # noqa: PLC0415 (`--help` starts fast)
+    from handlers.facts import RetraindError  # noqa: PLC0415
+
+    try:
+        cli()
+    except ConfigError as error:
+        _fail(str(error), 2)
+    except RetraindError as error:
+        _fail(str(error), 1)
+
+
+def _fail(text: str, code: int) -> None:
+    typer.echo(text, err=True)
+    sys.exit(code)
+
+
+def _at_home() -> None:
+    """Refuse to run with another package's `config` or `handlers`: the names are generic."""
+    import config  # noqa: PLC0415
+    import handlers  # noqa: PLC0415
+
+    home = Path(__file__).resolve().parent.parent
+    for module in (config, handlers):
+        found = Path(str(module.__file__)).resolve().parent.parent
+        if found != home:
+            _fail(
+                f"`{module.__name__}` was imported from {found}, not from {home}: another package "
+                f"of that name comes first. Give retraind a virtual environment of its own.", 2,
+            )  # fmt: skip
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"retraind {__version__}")
+        raise typer.Exit
+
+
+@cli.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Take the options that stand before a command."""
+
+
+@cli.command()
+def demo(
+    batches: Annotated[
+        int | None, typer.Option(min=1, help="End by itself after this many batches.")
+    ] = None,
+    rows: Annotated[
+        int, typer.Option(min=500, help="Rows of a batch; the first has twice.")
+    ] = 4000,
+    drift: Annotated[float, typer.Option(min=0, help="How much the label's rule moves.")] = 1.0,
+    signal: Annotated[
+        bool, typer.Option(help="With --no-signal the label is drawn at random.")
+    ] = True,
+    state: Annotated[
+        Path | None, typer.Option(help="Folder to use; default a new one under retraind-state.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Seed of the generated rows.")] = 0,
+) -> None:
+    """See the whole story on this machine: table, daemon, endpoint, and batches that arrive.
+
+    Needs no account, no Java and no Spark beforehand. Ends with Ctrl-C, or by itself after
+    `--batches`. What it makes lies in one folder that may be deleted afterwards.
+    """
+    from daemon import demo as story  # noqa: PLC0415
+
+    story.play(story.Plan(batches, rows, drift, signal, seed), state)
+
+
+@cli.command()
+def run(config: Config = None, *, verbose: Verbose = False) -> None:
+    """Run the daemon until SIGTERM or Ctrl-C: watch the tables, retrain, judge, redeploy.
+
+    A second signal leaves at once; nothing is lost, the next start finishes what was open.
+    """
+    from daemon import runner  # noqa: PLC0415
+
+    settings = _settings(config, verbose=verbose)
+    runner.run(settings)
+
+
+@cli.command()
+def once(config: Config = None, *, verbose: Verbose = False) -> None:
+    """Look at every table once, do what there is to do, and exit (for cron, CI or a job)."""
+    from daemon import runner  # noqa: PLC0415
+
+    settings = _settings(config, verbose=verbose)
+    if failed := runner.once(settings):
+        _fail(f"Not everything got through: {', '.join(failed)}. `retraind status` says why.", 1)
+
+
+@cli.command()
+def append(
+    pipeline: Name = None,
+    config: Config = None,
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Append this many generated rows.")
+    ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Append the rows of a .parquet or .csv file."),
+    ] = None,
+    mode: Annotated[
+        Literal["append", "overwrite", "merge"],
+        typer.Option(help="overwrite replaces all rows, merge matches on row_key."),
+    ] = "append",
+    batch: Annotated[
+        int | None, typer.Option(min=0, help="Ordinal of the generated batch; default the next.")
+    ] = None,
+    drift: Annotated[float, typer.Option(min=0, help="How much the label's rule moves.")] = 1.0,
+    signal: Annotated[
+        bool, typer.Option(help="With --no-signal the label is drawn at random.")
+    ] = True,
+    seed: Annotated[int, typer.Option(help="Seed of the generated rows.")] = 0,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Append a batch to a pipeline's table; creates the table on first use.
+
+    `--rows` generates card transactions as in the demo; `--file` takes your own rows.
+    """
+    from daemon import produce  # noqa: PLC0415
+    from handlers.cards import Recipe  # noqa: PLC0415
+
+    if (rows is None) == (file is None):
+        msg = "give either --rows or --file"
+        raise typer.BadParameter(msg)
+    settings = _settings(config)
+    name = _pick(settings, pipeline)
+    if file is None:
+        source: Recipe | Path = Recipe(
+            rows or 0, seed, -1 if batch is None else batch, drift, signal
+        )
+    else:
+        source = file
+    done = produce.append(settings, name, source, mode)
+    _show(done, as_json, f"{done['rows']} rows in snapshot {done['snapshot']} of {done['table']}")
+
+
+@cli.command()
+def status(config: Config = None, *, as_json: AsJson = False) -> None:
+    """Show where each pipeline stands: what serves, what is new, what it waits for."""
+    from daemon import views  # noqa: PLC0415
+    from daemon.screen import status_text  # noqa: PLC0415
+
+    settings, book = _open(config)
+    view = views.status(settings, book)
+    _show(view, as_json, status_text(view))
+
+
+@cli.command()
+def history(
+    pipeline: Name = None,
+    config: Config = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many to show.")] = 20,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Show every decision taken, newest first, each with the sentence that explains it."""
+    from daemon import views  # noqa: PLC0415
+    from daemon.screen import history_text  # noqa: PLC0415
+
+    settings, book = _open(config)
+    name = _pick(settings, pipeline) if pipeline else None
+    view = views.history(book.history(name, limit))
+    _show(view, as_json, history_text(view))
+
+
+@cli.command()
+def rollback(
+    pipeline: Name = None,
+    config: Config = None,
+    to: Annotated[
+        str | None, typer.Option(metavar="VERSION", help="Default the champion before this one.")
+    ] = None,
+    reason: Reason = "",
+) -> None:
+    """Make an earlier champion the champion again; the daemon deploys it at its next tick."""
+    from daemon import operate  # noqa: PLC0415
+
+    settings, book = _open(config)
+    typer.echo(operate.rollback(book, _pick(settings, pipeline), to, reason))
+
+
+@cli.command()
+def pause(pipeline: Name = None, config: Config = None, reason: Reason = "") -> None:
+    """Stop acting on new snapshots. Looking goes on, and nothing is lost."""
+    from daemon import operate  # noqa: PLC0415
+
+    settings, book = _open(config)
+    typer.echo(operate.pause(book, _pick(settings, pipeline), reason))
+
+
+@cli.command()
+def resume(pipeline: Name = None, config: Config = None) -> None:
+    """Act on new snapshots again, from where the pause began."""
+    from daemon import operate  # noqa: PLC0415
+
+    settings, book = _open(config)
+    typer.echo(operate.resume(book, _pick(settings, pipeline)))
+
+
+@cli.command()
+def retry(
+    pipeline: Name = None,
+    config: Config = None,
+    delta: Annotated[
+        int | None, typer.Option(help="Only this parked delta; default all of them.")
+    ] = None,
+) -> None:
+    """Take up parked deltas again, and try at once what waits for its next attempt."""
+    from daemon import operate  # noqa: PLC0415
+
+    settings, book = _open(config)
+    typer.echo(operate.retry(book, _pick(settings, pipeline), delta))
+
+
+@cli.command()
+def doctor(config: Config = None, *, as_json: AsJson = False) -> None:
+    """Check configuration, Java, Spark, catalog, tables, MLflow and endpoints, with remedies."""
+    from daemon import doctor as clinic  # noqa: PLC0415
+
+    findings = clinic.examine(_settings(config))
+    view = [finding.as_dict() for finding in findings]
+    _show(view, as_json, clinic.text(findings))
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
+def _settings(path: Path | None, *, verbose: bool = False) -> Settings:
+    from config.settings import load  # noqa: PLC0415
+    from daemon import logs  # noqa: PLC0415
+
+    logs.configure(verbose=verbose)
+    return load(path)
+
+
+def _open(path: Path | None) -> tuple[Settings, Ledger]:
+    from daemon import composition  # noqa: PLC0415
+
+    settings = _settings(path)
+    return settings, composition.ledger(settings)
+
+
+def _pick(settings: Settings, name: str | None) -> str:
+    names = list(settings.pipelines)
+    if name is None and len(names) == 1:
+        return names[0]
+    if name not in settings.pipelines:
+        given = f"there is no pipeline {name!r}" if name else "which pipeline?"
+        msg = f"{given}; the configuration has: {', '.join(names)}"
+        raise typer.BadParameter(msg)
+    return name
+
+
+def _show(view: Any, as_json: bool, drawn: Any) -> None:  # noqa: ANN401 (whatever the command shows)
+    if as_json:
+        typer.echo(json.dumps(view, indent=2))
+        return
+    from rich.console import Console  # noqa: PLC0415
+
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=200)  # a pipe has no width; do not fold sentences to 80 columns
+    console.print(drawn, markup=False)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,85 @@
+"""The composition root: the only place that opens doors and introduces them to each other."""
+
+from __future__ import annotations
+
+from threading import Event, Lock, Thread
+from typing import TYPE_CHECKING
+
+from config import machine
+from config.settings import Pipeline, Settings
+from daemon.ledger import Ledger
+from handlers.endpoint import LocalEndpoint
+
+if TYPE_CHECKING:
+    from daemon.reconcile import Doors
+    from daemon.service import Clockwork
+    from handlers.spark import Sessions
+
+
+def ledger(settings: Settings) -> Ledger:
+    """Open the ledger."""
+    return Ledger(settings.state_dir / "ledger.db")
+
+
+def endpoint(settings: Settings, name: str) -> LocalEndpoint:
+    """Open the door to a pipeline's endpoint."""
+    return LocalEndpoint(
+        settings.pipelines[name].endpoint, settings.state_dir.resolve() / "endpoints" / name
+    )
+
+
+def sessions(settings: Settings) -> Sessions:
+    """Give the way to Spark, on the parts this machine has."""
+    from handlers.spark import sessions as to_spark  # noqa: PLC0415 (commands start fast)
+
+    return to_spark(machine.look(settings), settings)
+
+
+def doors(settings: Settings) -> dict[str, tuple[Pipeline, Doors]]:
+    """Open the doors of every pipeline; nothing is reached before it is used."""
+    found = machine.look(settings)
+    found.export(settings)
+    spark = sessions(settings)
+    # Spark takes seconds to start, and so do the imports below: let them overlap.
+    Thread(target=_warm, args=[spark], daemon=True).start()
+    from daemon.reconcile import Doors  # noqa: PLC0415 (after export, and slow)
+    from handlers.registry import Registry  # noqa: PLC0415
+    from handlers.table import Table  # noqa: PLC0415
+    from handlers.train import check_parameters  # noqa: PLC0415
+
+    state = settings.state_dir.resolve()
+    embedded = found.tracking.value.startswith("sqlite:")
+    opened = {}
+    for name, pipeline in settings.pipelines.items():
+        check_parameters(pipeline.task, pipeline.train)
+        registry = Registry(
+            found.tracking.value, settings.mlflow.registry_uri, name, settings.mlflow.experiment,
+            state / "mlartifacts" / name if embedded else None, machine.code_version(),
+        )  # fmt: skip
+        table = Table(spark, pipeline.table, pipeline.branch)
+        opened[name] = pipeline, Doors(table, registry, endpoint(settings, name))
+    return opened
+
+
+def clockworks(settings: Settings, book: Ledger, stopping: Event) -> dict[str, Clockwork]:
+    """Build what keeps each pipeline level."""
+    opened = doors(settings)
+    from daemon.reconcile import Reconciler  # noqa: PLC0415 (slow)
+    from daemon.service import Activity, Clockwork  # noqa: PLC0415
+
+    works = {}
+    for name, (pipeline, its) in opened.items():
+        activity = Activity(stopping)
+        models = settings.state_dir.resolve() / "models" / name
+        reconciler = Reconciler(name, pipeline, its, book, models, activity)
+        works[name] = Clockwork(reconciler, pipeline.poll_every, activity, Lock())
+    return works
+
+
+def _warm(spark: Sessions) -> None:
+    from handlers.facts import TryLater  # noqa: PLC0415
+
+    try:
+        spark()
+    except TryLater:
+        return  # the first tick meets the same trouble and tells it

@@ -1,0 +1,71 @@
+"""The pages: health checks, a first status page, and the same facts as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.templating import Jinja2Templates
+
+from config import __version__
+from config.settings import Settings
+from daemon import views
+from daemon.ledger import Ledger
+from daemon.service import Step
+
+TEMPLATES = Path(__file__).with_name("templates")
+SECURITY = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+}
+
+
+def app(
+    settings: Settings,
+    ledger: Ledger,
+    activity: Callable[[], Mapping[str, Step]],
+    unready: Callable[[], list[str]],
+) -> FastAPI:
+    """Make the web application; everything it shows is read at the moment it is asked."""
+    pages = FastAPI(title="retraind", version=__version__, docs_url=None, redoc_url=None)
+    templates = Jinja2Templates(TEMPLATES)
+
+    @pages.get("/healthz", response_class=PlainTextResponse)
+    def healthz() -> str:
+        """Say that the process answers."""
+        return "ok"
+
+    @pages.get("/readyz")
+    def readyz() -> JSONResponse:
+        """Say whether every pipeline has finished its first look."""
+        waiting = unready()
+        return JSONResponse({"ready": not waiting, "waiting": waiting}, 503 if waiting else 200)
+
+    @pages.get("/api/status")
+    def api_status() -> dict[str, Any]:
+        """Say where each pipeline stands and what it does at this moment."""
+        steps = {name: asdict(step) for name, step in activity().items()}
+        return {**views.status(settings, ledger), "activity": steps}
+
+    @pages.get("/api/history")
+    def api_history(pipeline: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
+        """Give the decisions taken, newest first."""
+        return views.history(ledger.history(pipeline, min(max(limit, 1), 1000)))
+
+    @pages.get("/", response_class=HTMLResponse)
+    def home(request: Request) -> HTMLResponse:
+        """Show the status page."""
+        context = {
+            "version": __version__,
+            "status": views.status(settings, ledger),
+            "activity": activity(),
+            "history": views.history(ledger.history(limit=50)),
+        }
+        return templates.TemplateResponse(request, "status.html", context, headers=SECURITY)
+
+    return pages

@@ -1,0 +1,127 @@
+"""Examines what retraind depends on, one finding a line, each with its remedy."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table as Grid
+from rich.text import Text
+
+from config import machine
+from config.settings import ConfigError, Settings
+from daemon import composition, owner
+from handlers.facts import RetraindError
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing examined; `told` says what was found, or what is wrong and the remedy."""
+
+    what: str
+    ok: bool
+    told: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the finding ready for JSON."""
+        return asdict(self)
+
+
+def examine(settings: Settings) -> list[Finding]:
+    """Examine everything; a failure of one thing does not hide the others."""
+    return list(_findings(settings))
+
+
+def _findings(settings: Settings) -> Iterator[Finding]:
+    yield Finding("configuration", ok=True, told=f"{len(settings.pipelines)} pipeline(s)")
+    yield _check("state", lambda: _state(settings))
+    yield _check("pages", lambda: _pages(settings))
+    parts = [
+        _check("Java", lambda: _part(machine.java(settings))),
+        _check("Spark", lambda: _part(machine.spark())),
+        _check("Iceberg", lambda: _part(machine.iceberg(settings))),
+        _check("MLflow", lambda: _part(machine.tracking(settings))),
+    ]
+    yield from parts
+    if not all(part.ok for part in parts):
+        return
+    yield _check("Spark session", lambda: _session(settings))
+    try:
+        works = composition.doors(settings)
+    except RetraindError as error:
+        yield Finding("pipelines", ok=False, told=str(error))
+        return
+    for name, (pipeline, doors) in works.items():
+        yield _check(f"{name}: table", lambda d=doors, p=pipeline: _table(d, p))
+        yield _check(f"{name}: MLflow", lambda d=doors: _registry(d))
+        yield _check(f"{name}: endpoint", lambda d=doors: _endpoint(d))
+
+
+def _check(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, ok=True, told=look())
+    except (ConfigError, RetraindError) as error:
+        return Finding(what, ok=False, told=str(error))
+
+
+def _part(found: machine.Found) -> str:
+    return f"{found.value or 'nothing to add'} ({found.why})"
+
+
+def _state(settings: Settings) -> str:
+    book = composition.ledger(settings)
+    running = owner.living(book)
+    book.close()
+    who = f"owned by process {running.pid} on {running.host}" if running else "no daemon runs on it"
+    return f"{settings.state_dir.resolve()}, writable, {who}"
+
+
+def _pages(settings: Settings) -> str:
+    from daemon.service import bind  # noqa: PLC0415 (slow to import)
+
+    where = f"{settings.http.host}:{settings.http.port}"
+    book = composition.ledger(settings)
+    running = owner.living(book)
+    book.close()
+    if running and running.url.endswith(f":{settings.http.port}"):
+        return f"served on {where} by the running daemon"
+    bound: socket.socket = bind(settings.http.host, settings.http.port)
+    bound.close()
+    return f"{where} is free"
+
+
+def _session(settings: Settings) -> str:
+    session = composition.sessions(settings)()
+    return f"Spark {session.version} on {session.sparkContext.master}"
+
+
+def _table(doors: Any, pipeline: Any) -> str:  # noqa: ANN401 (see composition.doors)
+    from handlers.rows import choose  # noqa: PLC0415 (slow to import)
+
+    head = doors.table.head()
+    columns = choose(doors.table.schema(), pipeline)
+    stands = f"head {head.snapshot_id}" if head else f"no snapshot on branch {pipeline.branch}"
+    return (
+        f"{pipeline.table}: {stands}; learns {columns.label} from {len(columns.features)} columns"
+    )
+
+
+def _registry(doors: Any) -> str:  # noqa: ANN401 (see composition.doors)
+    return f"answers; {len(doors.registry.history())} decisions kept"
+
+
+def _endpoint(doors: Any) -> str:  # noqa: ANN401 (see composition.doors)
+    serving = doors.endpoint.serving()
+    answers = f"answers as version {serving}" if serving else "nothing is served yet"
+    return f"{doors.endpoint.where}: {answers}"
+
+
+def text(findings: list[Finding]) -> Grid:
+    """Draw the findings."""
+    grid = Grid.grid(padding=(0, 2))
+    for finding in findings:
+        mark = Text("ok", style="green") if finding.ok else Text("!!", style="bold red")
+        grid.add_row(mark, finding.what, Text(finding.told))
+    return grid

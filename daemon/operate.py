@@ -1,0 +1,55 @@
+"""What an operator does: each is written to the ledger with who and why, and the next tick acts."""
+
+from __future__ import annotations
+
+import getpass
+
+from daemon.ledger import Ledger
+from handlers.facts import GiveUp
+
+
+def rollback(book: Ledger, pipeline: str, to: str | None, reason: str) -> str:
+    """Make an earlier champion the champion again."""
+    current = book.champion(pipeline)
+    if current is None:
+        raise GiveUp(f"{pipeline} has no champion yet.", "There is nothing to roll back.")
+    version = current.model.version
+    if to == version:
+        raise GiveUp(f"Version {to} is the champion already.", "Nothing was changed.")
+    model = book.promoted(pipeline, to) if to else book.before(pipeline, version)
+    if model is None:
+        what = f"Version {to} of {pipeline} was never champion." if to else (
+            f"Version {version} is the first champion of {pipeline}."
+        )  # fmt: skip
+        raise GiveUp(what, "`retraind history` lists the promoted versions.")
+    book.rollback(pipeline, _who(), model, reason)
+    return f"{pipeline}: version {model.version} is champion instead of {version}."
+
+
+def pause(book: Ledger, pipeline: str, reason: str) -> str:
+    """Stop acting on new snapshots."""
+    book.pause(pipeline, _who(), reason)
+    return f"{pipeline} is paused; snapshots are kept for `retraind resume`."
+
+
+def resume(book: Ledger, pipeline: str) -> str:
+    """Act on new snapshots again."""
+    book.resume(pipeline, _who())
+    return f"{pipeline} goes on at the next tick."
+
+
+def retry(book: Ledger, pipeline: str, delta: int | None) -> str:
+    """Take up parked deltas again."""
+    parked = [r for r in book.parked(pipeline) if delta in (None, r.sequence)]
+    if delta is not None and not parked:
+        listed = ", ".join(str(r.sequence) for r in book.parked(pipeline)) or "none"
+        raise GiveUp(f"Delta {delta} of {pipeline} is not parked.", f"Parked are: {listed}.")
+    book.retry(pipeline, _who(), parked)
+    return f"{pipeline}: {len(parked)} parked delta(s) are taken up again at the next tick."
+
+
+def _who() -> str:
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError):
+        return "unknown"

@@ -1,0 +1,87 @@
+"""Decides whether this process may act on a state: at most one daemon ever does."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import psutil
+
+from daemon.store import Owner, Store, now
+from handlers.facts import GiveUp
+
+BEAT_EVERY = 5.0
+DEAD_AFTER = 30.0
+
+Wait = Callable[[float], object]
+
+
+def myself(url: str = "") -> Owner:
+    """Describe this process."""
+    pid = os.getpid()
+    started = psutil.Process(pid).create_time()
+    return Owner(secrets.token_hex(16), socket.gethostname(), pid, started, url, now())
+
+
+def claim(store: Store, me: Owner, wait: Wait) -> Owner:
+    """Become the owner, at once if the former one is gone, else refuse.
+
+    An owner on this host is looked up among the processes. One on another host can only be
+    watched: if its heartbeat stands still for `DEAD_AFTER` seconds it is gone.
+
+    Raises:
+        GiveUp: another process is alive and owns the state.
+    """
+    former = store.owner()
+    if former is not None and former.host == me.host and _lives(former):
+        raise _refusal(former)
+    if former is not None and former.host != me.host:
+        _watch(store, former, wait)
+    if not store.claim(me, instead_of=former):
+        raise _refusal(store.owner() or me)
+    return me
+
+
+def _watch(store: Store, former: Owner, wait: Wait) -> None:
+    """Wait until a heartbeat of another host proves dead; refuse as soon as it moves."""
+    until = former.beat_at + timedelta(seconds=DEAD_AFTER)
+    while now() < until:
+        wait(min(1.0, max(0.0, (until - now()).total_seconds())))
+        seen = store.owner()
+        if seen is not None and seen != replace(former, beat_at=seen.beat_at):
+            raise _refusal(seen)
+        if seen is not None and seen.beat_at != former.beat_at:
+            raise _refusal(seen)
+
+
+def _lives(owner: Owner) -> bool:
+    """Look for the very process: a pid that was given to another program does not count."""
+    try:
+        process = psutil.Process(owner.pid)
+        same = abs(process.create_time() - owner.started) < 1.0
+        return same and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def living(store: Store, at: datetime | None = None) -> Owner | None:
+    """Give the owner if it seems alive, for pages and commands."""
+    owner = store.owner()
+    if owner is None:
+        return None
+    if owner.host == socket.gethostname():
+        return owner if _lives(owner) else None
+    age = (at or now()) - owner.beat_at
+    return owner if age < timedelta(seconds=DEAD_AFTER) else None
+
+
+def _refusal(owner: Owner) -> GiveUp:
+    return GiveUp(
+        f"Another retraind acts on this state: process {owner.pid} on {owner.host}, last heard "
+        f"of at {owner.beat_at:%H:%M:%S} UTC.",
+        "Stop it first, or give this one a `state_dir` of its own.",
+    )

@@ -1,0 +1,51 @@
+"""Carries out `run` and `once`."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import structlog
+
+from config.settings import Settings
+from daemon import composition, dashboard, owner, service
+from daemon.ledger import Ledger
+
+log = structlog.get_logger(__name__)
+
+
+def run(settings: Settings) -> None:
+    """Run the daemon until it is told to stop."""
+    with running(settings) as daemon:
+        daemon.run()
+
+
+@contextmanager
+def running(settings: Settings) -> Iterator[service.Service]:
+    """Own the state, serve the pages, and give the service, ready to start."""
+    stopping = threading.Event()
+    bound = service.bind(settings.http.host, settings.http.port)
+    host, port = bound.getsockname()[:2]
+    book = composition.ledger(settings)
+    owner.claim(book, owner.myself(f"http://{host}:{port}"), stopping.wait)
+    works = composition.clockworks(settings, book, stopping)
+    daemon = service.Service(works, book, stopping, settings.stop_within)
+    pages = dashboard.app(settings, book, daemon.activity, daemon.unready)
+    with service.pages(pages, bound):
+        log.info("serving_pages", url=f"http://{host}:{port}", state=str(settings.state_dir))
+        yield daemon
+    for name, pipeline in settings.pipelines.items():
+        if not pipeline.endpoint.outlive:
+            composition.endpoint(settings, name).stop()
+
+
+def once(settings: Settings) -> Sequence[str]:
+    """Tick every pipeline once; gives the names of those that did not get through."""
+    book: Ledger = composition.ledger(settings)
+    stopping = threading.Event()
+    owner.claim(book, owner.myself(), stopping.wait)
+    try:
+        return service.once(composition.clockworks(settings, book, stopping))
+    finally:
+        book.release()

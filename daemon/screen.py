@@ -1,0 +1,76 @@
+"""Draws what commands report for a person at a terminal."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+STYLES = {"promoted": "green", "kept": "cyan", "parked": "red", "split": "yellow"}
+
+
+def status_text(view: dict[str, Any]) -> RenderableType:
+    """Draw the state of every pipeline."""
+    daemon = view["daemon"]
+    first = (
+        f"The daemon runs: process {daemon['pid']} on {daemon['host']}, {daemon['url'] or 'once'}"
+        if daemon["running"]
+        else "The daemon is not running; `retraind run` starts it."
+    )
+    return Group(Text(first), *(_pipeline(item) for item in view["pipelines"]))
+
+
+def _pipeline(item: dict[str, Any]) -> RenderableType:
+    grid = Table.grid(padding=(0, 2))
+    grid.add_column(style="bright_black")
+    grid.add_column(overflow="fold")
+    for label, value in _lines(item):
+        grid.add_row(label, Text(value))
+    return Group(Text(f"\n{item['name']}", style="bold"), grid)
+
+
+def _lines(item: dict[str, Any]) -> list[tuple[str, str]]:
+    champion, work = item["champion"], item["open"]
+    serves = "nothing yet"
+    if champion:
+        serves = f"version {champion['version']}, {champion['how']} {_when(champion['since'])}"
+        serves += f": {champion['reason']}"
+    lines = [("table", f"{item['table']}, branch {item['branch']}"), ("serves", serves)]
+    if champion and item["deployed"] != champion["version"]:
+        lines.append(("deployed", f"version {item['deployed']}" if item["deployed"] else "nothing"))
+    lines += [
+        ("cursor", str(item["cursor"] or "none")),
+        ("head", str(item["head"] or "none")),
+        ("does", item["doing"]),
+        ("endpoint", item["endpoint"]),
+    ]
+    if item["paused"] is not None:
+        lines.append(("paused", item["paused"]))
+    if work and work["trouble"]:
+        lines.append(("trouble", f"{work['trouble']} (attempt {work['attempts']})"))
+    if item["parked"]:
+        parked = ", ".join(map(str, item["parked"]))
+        lines.append(("parked", f"delta {parked}; `retraind retry` takes them up again"))
+    return lines
+
+
+def history_text(decisions: list[dict[str, Any]]) -> RenderableType:
+    """Draw a table of decisions."""
+    if not decisions:
+        return Text("No decision yet.")
+    table = Table(box=None, pad_edge=False, header_style="bright_black")
+    for name in ("when (UTC)", "pipeline", "delta", "rows", "verdict", "version", "why"):
+        table.add_column(name, justify="right" if name in ("delta", "rows") else "left")
+    for item in decisions:
+        table.add_row(
+            _when(item["closed_at"]), item["pipeline"], str(item["delta"]), f"{item['rows']:,}",
+            Text(item["state"], style=STYLES.get(item["state"], "")), item["version"] or "",
+            Text(item["reason"]),
+        )  # fmt: skip
+    return table
+
+
+def _when(iso: str) -> str:
+    return iso[:19].replace("T", " ")

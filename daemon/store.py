@@ -1,0 +1,213 @@
+"""The file under the ledger: transactions, ownership, format.
+
+One SQLite file with a rollback journal, which is safe on NFS where a write-ahead log is not.
+Every transaction of the daemon first proves that it still owns the state, so two daemons on the
+same state never both act.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from threading import RLock
+
+from handlers.facts import GiveUp, TryLater
+
+SCHEMA = """
+CREATE TABLE pipelines (
+    name TEXT PRIMARY KEY, table_uuid TEXT, cursor_id INTEGER, one_by_one_until INTEGER,
+    head_id INTEGER, looked_at TEXT, doing TEXT NOT NULL DEFAULT '', paused TEXT
+);
+CREATE TABLE deltas (
+    pipeline TEXT NOT NULL REFERENCES pipelines (name), sequence INTEGER NOT NULL,
+    state TEXT NOT NULL, delta TEXT NOT NULL, record TEXT, retry_of INTEGER,
+    opened_at TEXT NOT NULL, closed_at TEXT,
+    attempts INTEGER NOT NULL DEFAULT 0, next_try_at TEXT, trouble TEXT,
+    PRIMARY KEY (pipeline, sequence)
+);
+CREATE INDEX open_deltas ON deltas (pipeline, sequence) WHERE state = 'open';
+CREATE TABLE snapshots (
+    pipeline TEXT NOT NULL, sequence INTEGER NOT NULL, snapshot_id INTEGER NOT NULL,
+    kind TEXT NOT NULL, added INTEGER NOT NULL, state TEXT NOT NULL, reason TEXT NOT NULL,
+    PRIMARY KEY (pipeline, sequence, snapshot_id),
+    FOREIGN KEY (pipeline, sequence) REFERENCES deltas (pipeline, sequence)
+);
+CREATE TABLE champions (
+    id INTEGER PRIMARY KEY, pipeline TEXT NOT NULL REFERENCES pipelines (name),
+    version TEXT, run_id TEXT, since TEXT NOT NULL, how TEXT NOT NULL, reason TEXT NOT NULL
+);
+CREATE TABLE deployments (
+    id INTEGER PRIMARY KEY, pipeline TEXT NOT NULL REFERENCES pipelines (name),
+    version TEXT NOT NULL, at TEXT NOT NULL, outcome TEXT NOT NULL, reason TEXT NOT NULL
+);
+CREATE TABLE audit (
+    id INTEGER PRIMARY KEY, at TEXT NOT NULL, who TEXT NOT NULL, action TEXT NOT NULL,
+    pipeline TEXT NOT NULL, detail TEXT NOT NULL
+);
+CREATE TABLE owner (
+    one INTEGER PRIMARY KEY CHECK (one = 1), token TEXT NOT NULL, host TEXT NOT NULL,
+    pid INTEGER NOT NULL, started REAL NOT NULL, url TEXT NOT NULL, beat_at TEXT NOT NULL
+);
+"""
+VERSION = 1
+
+
+class NotOwner(Exception):
+    """This process lost the state to another one and must not act on it any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Owner:
+    """The process that acts on this state."""
+
+    token: str
+    host: str
+    pid: int
+    started: float
+    url: str
+    beat_at: datetime
+
+
+def now() -> datetime:
+    """Give the time in UTC."""
+    return datetime.now(timezone.utc)
+
+
+class Store:
+    """One SQLite file, safe to share between threads."""
+
+    def __init__(self, path: Path, *, clock: Callable[[], datetime] = now) -> None:
+        self.path = path
+        self._clock = clock
+        self._lock = RLock()
+        self._token: str | None = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._db.row_factory = sqlite3.Row
+            self._db.execute("PRAGMA busy_timeout = 10000")
+            self._db.execute("PRAGMA journal_mode = DELETE")
+            self._db.execute("PRAGMA synchronous = FULL")
+            self._db.execute("PRAGMA foreign_keys = ON")
+            self._migrate()
+        except (OSError, sqlite3.Error) as error:
+            raise GiveUp(
+                f"The ledger {path} cannot be opened: {error}.",
+                "Give this user write permission there, or set `state_dir` elsewhere.",
+            ) from error
+
+    def close(self) -> None:
+        """Close the file."""
+        with self._lock:
+            self._db.close()
+
+    # -- ownership ---------------------------------------------------------------------------
+
+    def owner(self) -> Owner | None:
+        """Say which process acts on this state, dead or alive."""
+        row = self.one("SELECT * FROM owner")
+        if row is None:
+            return None
+        return Owner(
+            row["token"],
+            row["host"],
+            row["pid"],
+            row["started"],
+            row["url"],
+            to_time(row["beat_at"]),
+        )
+
+    def claim(self, owner: Owner, instead_of: Owner | None) -> bool:
+        """Take ownership, unless another process took it since `instead_of` was read."""
+        with self.write(owned=False) as db:
+            row = db.execute("SELECT token, beat_at FROM owner").fetchone()
+            current = (row["token"], to_time(row["beat_at"])) if row else None
+            seen = (instead_of.token, instead_of.beat_at) if instead_of else None
+            if current != seen:
+                return False
+            db.execute(
+                "INSERT OR REPLACE INTO owner VALUES (1, ?, ?, ?, ?, ?, ?)",
+                (owner.token, owner.host, owner.pid, owner.started, owner.url, self.now()),
+            )
+        self._token = owner.token
+        return True
+
+    def beat(self) -> None:
+        """Tell that the owner is alive."""
+        with self.write() as db:
+            db.execute("UPDATE owner SET beat_at = ?", (self.now(),))
+
+    def release(self) -> None:
+        """Give ownership up; harmless if it was lost before."""
+        with self.write(owned=False) as db:
+            db.execute("DELETE FROM owner WHERE token = ?", (self._token,))
+        self._token = None
+
+    def _migrate(self) -> None:
+        found = self._db.execute("PRAGMA user_version").fetchone()[0]
+        if found > VERSION:
+            raise GiveUp(
+                f"The ledger {self.path} has format {found}, newer than this program's {VERSION}.",
+                "Use the newer retraind that wrote it.",
+            )
+        if found == 0:
+            self._db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+
+    @contextmanager
+    def write(self, *, owned: bool = True) -> Iterator[sqlite3.Connection]:
+        """Run one transaction; the daemon's own first proves that it still owns the state."""
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                try:
+                    if owned:
+                        self._prove_ownership()
+                    yield self._db
+                    self._db.execute("COMMIT")
+                except BaseException:
+                    if self._db.in_transaction:
+                        self._db.execute("ROLLBACK")
+                    raise
+            except sqlite3.OperationalError as error:
+                raise TryLater(
+                    f"The ledger {self.path} could not be written: {error}.",
+                    "Look for a full disk or a lock held by another program.",
+                ) from error
+
+    def _prove_ownership(self) -> None:
+        row = self._db.execute("SELECT token, host, pid FROM owner").fetchone()
+        if row is None or row["token"] != self._token:
+            whose = f"process {row['pid']} on {row['host']} owns it now" if row else "it has none"
+            raise NotOwner(
+                f"This process does not own the state in {self.path.parent}: {whose}. "
+                f"Nothing was changed. Stop one of the two daemons."
+            )
+
+    def one(self, sql: str, *values: object) -> sqlite3.Row | None:
+        """Read one row."""
+        with self._lock:
+            row: sqlite3.Row | None = self._db.execute(sql, values).fetchone()
+            return row
+
+    def all(self, sql: str, *values: object) -> list[sqlite3.Row]:
+        """Read all rows."""
+        with self._lock:
+            return self._db.execute(sql, values).fetchall()
+
+    def now(self) -> str:
+        """Give the time as the file keeps it."""
+        return self._clock().isoformat()
+
+
+def to_time(text: str) -> datetime:
+    """Read a time of the file."""
+    return datetime.fromisoformat(text)
+
+
+def time_or_none(text: str | None) -> datetime | None:
+    """Read a time of the file that may not be there."""
+    return to_time(text) if text else None

@@ -1,0 +1,104 @@
+"""What pages and commands show: plain facts, read from the ledger alone, ready for JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from config.settings import Settings
+from daemon.ledger import Ledger
+from daemon.owner import living
+from handlers.facts import Record
+
+View = dict[str, Any]
+
+
+def status(settings: Settings, ledger: Ledger) -> View:
+    """Say who runs, and where each pipeline stands."""
+    owner = living(ledger)
+    return {
+        "daemon": {
+            "running": owner is not None,
+            "pid": owner.pid if owner else None,
+            "host": owner.host if owner else None,
+            "url": owner.url if owner else None,
+        },
+        "state_dir": str(settings.state_dir.resolve()),
+        "pipelines": [pipeline(settings, ledger, name) for name in settings.pipelines],
+    }
+
+
+def pipeline(settings: Settings, ledger: Ledger, name: str) -> View:
+    """Say where one pipeline stands."""
+    wanted = settings.pipelines[name]
+    standing = ledger.standing(name)
+    champion = ledger.champion(name)
+    work = ledger.pending(name)
+    last = ledger.history(name, 1)
+    parked = ledger.parked(name)
+    return {
+        "name": name,
+        "table": wanted.table,
+        "branch": wanted.branch,
+        "cursor": standing.cursor.snapshot_id if standing.cursor else None,
+        "head": standing.head_id,
+        "doing": standing.doing or "not looked yet",
+        "paused": standing.paused,
+        "champion": {
+            "version": champion.model.version,
+            "run_id": champion.model.run_id,
+            "since": champion.since.isoformat(),
+            "how": champion.how,
+            "reason": champion.reason,
+        }
+        if champion
+        else None,
+        "deployed": ledger.proven(name),
+        "endpoint": f"http://{wanted.endpoint.host}:{wanted.endpoint.port}/invocations",
+        "open": {
+            "delta": work.sequence,
+            "rows": work.delta.rows,
+            "attempts": work.attempts,
+            "trouble": work.trouble,
+            "next_try_at": work.next_try_at.isoformat() if work.next_try_at else None,
+        }
+        if work
+        else None,
+        "parked": [record.sequence for record in parked],
+        "last": decision(last[0]) if last else None,
+    }
+
+
+def decision(record: Record) -> View:
+    """Tell one decision."""
+    verdict = record.verdict
+    return {
+        "pipeline": record.pipeline,
+        "delta": record.sequence,
+        "state": record.state.value,
+        "reason": record.reason,
+        "closed_at": record.closed_at.isoformat(),
+        "seconds": round((record.closed_at - record.opened_at).total_seconds(), 2),
+        "snapshot_from": record.delta.start_id,
+        "snapshot_to": record.delta.end_id,
+        "snapshots": [
+            {"id": s.snapshot_id, "kind": s.kind.value, "rows": s.added, "state": s.state,
+             "reason": s.reason}
+            for s in record.snapshots
+        ],
+        "rows": record.delta.rows,
+        "version": record.model.version if record.model else None,
+        "run_id": record.model.run_id if record.model else None,
+        "against": verdict.against if verdict else None,
+        "metric": verdict.metric if verdict else None,
+        "challenger": dict(verdict.challenger) if verdict else None,
+        "champion": dict(verdict.champion) if verdict and verdict.champion else None,
+        "gain": verdict.gain if verdict else None,
+        "held_out_rows": verdict.rows if verdict else None,
+        "retry_of": record.retry_of,
+    }  # fmt: skip
+
+
+def history(records: Iterable[Record]) -> list[View]:
+    """Tell decisions, in the order given."""
+    return [decision(record) for record in records]

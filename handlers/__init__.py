@@ -1,0 +1,1 @@
+"""The work: tables, models, endpoints. Knows no clocks, threads, signals or pages."""

@@ -1,0 +1,161 @@
+"""Judges the challenger against the champion on the same held-out rows. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from sklearn import metrics
+
+from config.settings import Pipeline
+from handlers.facts import Decision, Scores, Verdict
+from handlers.rows import Part
+from handlers.scorer import Scorer
+
+LOWER_IS_BETTER = frozenset({"log_loss", "brier", "rmse", "mae"})
+WORDS = {
+    "log_loss": "log loss",
+    "auc": "AUC",
+    "average_precision": "average precision",
+    "f1": "F1",
+    "rmse": "RMSE",
+    "mae": "MAE",
+    "r2": "R²",
+}
+_EPSILON = 1e-15
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Champion:
+    """The serving model and its version."""
+
+    version: str
+    scorer: Scorer
+
+
+def judge(
+    pipeline: Pipeline, challenger: Scorer, champion: Champion | None, train: Part, held_out: Part
+) -> Verdict:
+    """Compare on rows that neither model has trained on.
+
+    The champion is always scored again: a stored score belongs to other rows. Without a
+    champion the challenger must beat the trivial predictor (the training labels' class
+    frequencies, or their mean).
+    """
+    metric, margin = pipeline.metric, pipeline.promote.min_gain
+    scores = measure(challenger, held_out)
+    theirs = measure(champion.scorer, held_out) if champion else None
+    trivial = _measure_trivial(challenger, train, held_out)
+    rival = theirs if theirs is not None else trivial
+    gain = _gain(metric, scores, rival)
+    better = gain is not None and gain > margin
+    return Verdict(
+        decision=Decision.PROMOTE if better else Decision.KEEP,
+        sentence=_sentence(metric, gain, scores, rival, margin, len(held_out.rows), champion),
+        metric=metric,
+        rows=len(held_out.rows),
+        challenger=scores,
+        champion=theirs,
+        trivial=trivial,
+        gain=gain,
+        against=champion.version if champion else None,
+    )
+
+
+def _gain(metric: str, scores: Scores, rival: Scores) -> float | None:
+    """Give by how much the challenger is better; None where the metric is undefined."""
+    if metric not in scores or metric not in rival:
+        return None
+    difference = scores[metric] - rival[metric]
+    return -difference if metric in LOWER_IS_BETTER else difference
+
+
+def _sentence(
+    metric: str, gain: float | None, scores: Scores, rival: Scores, margin: float, rows: int,
+    champion: Champion | None,
+) -> str:  # fmt: skip
+    word = WORDS.get(metric, metric)
+    whose = f"champion {champion.version}'s" if champion else "the trivial predictor's"
+    kept = f"kept champion {champion.version}" if champion else "promoted nothing"
+    if gain is None:
+        return f"{kept}: {word} cannot be computed on {rows} held-out rows"
+    compared = f"{word} {scores[metric]:.4f} against {whose} {rival[metric]:.4f}"
+    if gain > margin:
+        first = "" if champion else "no champion yet, and "
+        return f"promoted: {first}{compared} on {rows} held-out rows"
+    short = f", a gain of {gain:+.4f} where more than {margin:.4f} is asked" if gain > 0 else ""
+    return f"{kept}: {compared} on {rows} held-out rows{short}"
+
+
+def measure(model: Scorer, part: Part) -> Scores:
+    """Give every metric of the task that is defined on these rows; {} if there are none."""
+    if part.rows.empty:
+        return {}
+    return _measures(model, part.labels, model.score(part.rows))
+
+
+def _measure_trivial(model: Scorer, train: Part, held_out: Part) -> Scores:
+    if held_out.rows.empty:
+        return {}
+    count = len(held_out.rows)
+    if model.task == "regression":
+        return _measures(model, held_out.labels, np.full(count, train.labels.mean()))
+    shares = train.labels.value_counts(normalize=True).reindex(list(model.classes)).to_numpy()
+    binary = model.task == "binary"
+    constant = np.full(count, shares[1]) if binary else np.tile(shares, (count, 1))
+    return _measures(model, held_out.labels, constant)
+
+
+def _measures(model: Scorer, labels: pd.Series[Any], scores: Array) -> Scores:
+    if model.task == "regression":
+        return _regression(labels.to_numpy(np.float64), scores.astype(np.float64))
+    matrix = scores.astype(np.float64)
+    if model.task == "binary":
+        matrix = np.column_stack([1 - matrix, matrix])
+    classes = np.array(model.classes, dtype=str)
+    return _classification(labels.to_numpy(str), matrix, classes, binary=model.task == "binary")
+
+
+def _regression(truth: Array, predicted: Array) -> Scores:
+    found = {
+        "rmse": float(metrics.root_mean_squared_error(truth, predicted)),
+        "mae": float(metrics.mean_absolute_error(truth, predicted)),
+    }
+    if len(truth) > 1 and np.ptp(truth) > 0:
+        found["r2"] = float(metrics.r2_score(truth, predicted))
+    return found
+
+
+def _classification(truth: Array, matrix: Array, classes: Array, *, binary: bool) -> Scores:
+    """Score probabilities, shape (n, k); a class the model does not know has probability 0."""
+    code = {name: position for position, name in enumerate(classes)}
+    known = np.array([code.get(name, -1) for name in truth])
+    of_truth = np.where(known >= 0, matrix[np.arange(len(truth)), known], 0.0)
+    guessed = classes[matrix.argmax(axis=1)]
+    found = {
+        "log_loss": float(-np.log(np.clip(of_truth, _EPSILON, 1.0)).mean()),
+        "accuracy": float((guessed == truth).mean()),
+    }
+    if binary:
+        return found | _binary(known == 1, matrix[:, 1])
+    found["f1"] = float(metrics.f1_score(truth, guessed, average="macro", zero_division=0.0))
+    if len(set(truth)) == len(classes) and (known >= 0).all():
+        scores = matrix if len(classes) > 2 else matrix[:, 1]  # noqa: PLR2004 (as sklearn asks)
+        found["auc"] = float(metrics.roc_auc_score(known, scores, multi_class="ovr"))
+    return found
+
+
+def _binary(positive: Array, probability: Array) -> dict[str, float]:
+    guessed = probability > 0.5  # noqa: PLR2004 (as argmax decides a tie, for the accuracy)
+    found = {
+        "brier": float(np.mean((probability - positive) ** 2)),
+        "f1": float(metrics.f1_score(positive, guessed, zero_division=0.0)),
+        "recall": float(metrics.recall_score(positive, guessed, zero_division=0.0)),
+    }
+    if positive.any() and not positive.all():
+        found["auc"] = float(metrics.roc_auc_score(positive, probability))
+        found["average_precision"] = float(metrics.average_precision_score(positive, probability))
+    return found

@@ -1,0 +1,321 @@
+"""The door to MLflow: one run per delta, the models, their versions and aliases.
+
+A run counts only once its run key is set, which is written last: what a crash left half-done is
+never found again, and is tidied when the same work is done anew. Only client calls that MLflow
+2.19 and 3 share are used.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import mlflow.pyfunc
+import numpy as np
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+from pydantic import TypeAdapter
+
+from handlers import scorer as scorer_module
+from handlers.facts import Decision, Model, Record, State, TryLater
+from handlers.scorer import Scorer
+
+RECORD = TypeAdapter(Record)
+KEY = "retraind.run_key"
+ABOUT = "retraind.json"
+PROOF = "proof.parquet"
+SCORE = "retraind_score_"
+SCORER = "scorer"
+LOADER = "retraind_scorer"
+PINNED = ("numpy", "pandas", "xgboost")
+COLUMN_TYPES = {
+    "number": DataType.double,
+    "boolean": DataType.boolean,
+    "category": DataType.string,
+    "time": DataType.datetime,
+}
+
+
+class Registry:
+    """The runs and model versions of one pipeline."""
+
+    def __init__(
+        self, tracking_uri: str, registry_uri: str | None, pipeline: str, experiment: str,
+        artifacts: Path | None, code_version: str,
+    ) -> None:  # fmt: skip
+        self._uris = (tracking_uri, registry_uri)
+        self._pipeline = pipeline
+        self._experiment_name = f"{experiment}-{pipeline}"
+        self._artifacts = artifacts
+        self._code_version = code_version
+        self._connection: tuple[MlflowClient, str] | None = None
+
+    @property
+    def model_name(self) -> str:
+        """Give the registered model's name."""
+        return self._experiment_name
+
+    def find(self, key: str) -> Record | None:
+        """Find the completed work of a run key, None if it was never completed."""
+        with self._outages():
+            client, experiment = self._connect()
+            runs = client.search_runs([experiment], f"tags.`{KEY}` = '{key}'", max_results=1)
+            return self._record_of(runs[0]) if runs else None
+
+    def history(self) -> list[Record]:
+        """Give the records of all completed runs in the order of their decisions."""
+        with self._outages():
+            client, experiment = self._connect()
+            runs: list[Run] = []
+            token: str | None = None
+            while True:
+                page = client.search_runs([experiment], max_results=500, page_token=token)
+                runs += [run for run in page if KEY in run.data.tags]
+                token = page.token
+                if not token:
+                    break
+            return sorted(map(self._record_of, runs), key=lambda record: record.sequence)
+
+    def record(self, record: Record, scorer: Scorer | None, sample: pd.DataFrame | None) -> Record:
+        """Keep a decision, and its model if there is one; the record comes back with its version.
+
+        `sample` are held-out rows; with the offline scores they become the proof that a later
+        deployment must reproduce.
+        """
+        with self._outages():
+            client, experiment = self._connect()
+            self._tidy(record)
+            run = client.create_run(
+                experiment, tags={"retraind.work": record.key}, run_name=_name(record)
+            )
+            run_id = run.info.run_id
+            if scorer is not None and sample is not None:
+                self._log_model(run_id, scorer, sample)
+                version = self._register(run_id, f"{run.info.artifact_uri}/model")
+                record = replace(record, model=Model(version, run_id))
+            client.log_batch(run_id, _metrics(record), _params(record), _tags(record))
+            client.set_tag(run_id, "retraind.code_version", self._code_version)
+            client.log_dict(run_id, RECORD.dump_python(record, mode="json"), ABOUT)
+            client.set_tag(run_id, KEY, record.key)
+            client.set_terminated(run_id, "FAILED" if record.state is State.PARKED else "FINISHED")
+            return record
+
+    def point(self, alias: str, version: str) -> bool:
+        """Point an alias at a version; False where the registry has no aliases."""
+        client, _ = self._connect()
+        try:
+            client.set_registered_model_alias(self.model_name, alias, version)
+        except (MlflowException, NotImplementedError, AttributeError):
+            return False
+        return True
+
+    def pointed(self, alias: str) -> str | None:
+        """Say which version an alias points at; None if none does, or there are no aliases."""
+        client, _ = self._connect()
+        try:
+            found = client.get_model_version_by_alias(self.model_name, alias)
+        except (MlflowException, NotImplementedError, AttributeError):
+            return None
+        return str(found.version)
+
+    def fetch(self, model: Model, home: Path) -> Path:
+        """Bring a model version to this machine once; the folder holds `scorer/` and the proof."""
+        folder = home / model.version
+        if folder.exists():
+            return folder
+        home.mkdir(parents=True, exist_ok=True)
+        with self._outages(), tempfile.TemporaryDirectory(dir=home) as scratch:
+            client, _ = self._connect()
+            parts = Path(scratch) / "parts"
+            parts.mkdir()
+            scorer = client.download_artifacts(model.run_id, f"model/data/{SCORER}", scratch)
+            shutil.move(scorer, parts / SCORER)
+            proof = client.download_artifacts(model.run_id, PROOF, scratch)
+            shutil.move(proof, parts / PROOF)
+            # A rename is all or nothing, so a folder that exists is complete.
+            parts.rename(folder)
+        return folder
+
+    def _connect(self) -> tuple[MlflowClient, str]:
+        """Give the client and the experiment's id, making the experiment at first use."""
+        if self._connection is None:
+            client = MlflowClient(*self._uris)
+            found = client.get_experiment_by_name(self._experiment_name)
+            if found is None:
+                location = self._artifacts.resolve().as_uri() if self._artifacts else None
+                experiment = client.create_experiment(self._experiment_name, location)
+            elif found.lifecycle_stage == "deleted":
+                client.restore_experiment(found.experiment_id)
+                experiment = found.experiment_id
+            else:
+                experiment = found.experiment_id
+            self._connection = client, experiment
+        return self._connection
+
+    def _record_of(self, run: Run) -> Record:
+        client, _ = self._connect()
+        with tempfile.TemporaryDirectory() as scratch:
+            path = client.download_artifacts(run.info.run_id, ABOUT, scratch)
+            return RECORD.validate_json(Path(path).read_bytes())
+
+    def _tidy(self, record: Record) -> None:
+        """Close what an interrupted attempt at the same work left behind."""
+        client, experiment = self._connect()
+        for run in client.search_runs([experiment], f"tags.`retraind.work` = '{record.key}'"):
+            if run.info.status == "RUNNING":
+                client.set_terminated(run.info.run_id, "KILLED")
+            if KEY in run.data.tags:
+                # Judged against a champion that is gone: superseded by the run that follows.
+                client.set_tag(run.info.run_id, "retraind.superseded", run.data.tags[KEY])
+                client.delete_tag(run.info.run_id, KEY)
+            for version in client.search_model_versions(f"run_id = '{run.info.run_id}'"):
+                client.delete_model_version(self.model_name, version.version)
+
+    def _log_model(self, run_id: str, scorer: Scorer, sample: pd.DataFrame) -> None:
+        client, _ = self._connect()
+        with tempfile.TemporaryDirectory() as scratch:
+            home = Path(scratch)
+            scorer.save(home / SCORER)
+            code = shutil.copyfile(str(scorer_module.__file__), home / f"{LOADER}.py")
+            mlflow.pyfunc.save_model(
+                path=home / "model",
+                loader_module=LOADER,
+                data_path=str(home / SCORER),
+                code_paths=[str(code)],
+                signature=signature(scorer),
+                input_example=_example(scorer, sample),
+                pip_requirements=[f"{name}=={metadata.version(name)}" for name in PINNED],
+            )
+            client.log_artifacts(run_id, str(home / "model"), "model")
+            write_proof(scorer, sample, home / PROOF)
+            client.log_artifact(run_id, str(home / PROOF))
+
+    def _register(self, run_id: str, source: str) -> str:
+        client, _ = self._connect()
+        with suppress(MlflowException):  # exists already, as a rule; else the next call says why
+            client.create_registered_model(self.model_name)
+        return str(client.create_model_version(self.model_name, source, run_id).version)
+
+    @contextmanager
+    def _outages(self) -> Iterator[None]:
+        """Turn what MLflow, its server and its disks throw into `TryLater`."""
+        try:
+            yield
+        except (MlflowException, OSError) as error:
+            self._connection = None
+            text = str(error).strip().splitlines() or [type(error).__name__]
+            raise TryLater(
+                f"MLflow at {self._uris[0]} failed: {text[0][:300]}.",
+                "Nothing is lost; the work is done again when it answers.",
+            ) from error
+
+
+def signature(scorer: Scorer) -> ModelSignature:
+    """Describe the model's input columns and output to MLflow."""
+    inputs: list[ColSpec | TensorSpec] = [
+        ColSpec(COLUMN_TYPES[feature.kind], feature.name, required=False)
+        for feature in scorer.features
+    ]
+    outputs: list[ColSpec | TensorSpec] = [ColSpec(DataType.float)]
+    if scorer.task == "multiclass":
+        outputs = [ColSpec(DataType.float, name) for name in scorer.classes]
+    return ModelSignature(Schema(inputs), Schema(outputs))
+
+
+def write_proof(scorer: Scorer, sample: pd.DataFrame, path: Path) -> None:
+    """Write rows with their offline scores, one column per class or a single one."""
+    scores = scorer.score(sample).reshape(len(sample), -1)
+    named = {f"{SCORE}{i}": scores[:, i] for i in range(scores.shape[1])}
+    sample[scorer.columns].assign(**named).to_parquet(path, index=False)
+
+
+def read_proof(path: Path) -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:
+    """Read what `write_proof` wrote: rows, and scores of shape (n,) or (n, k)."""
+    table = pd.read_parquet(path)
+    columns = [name for name in table.columns if name.startswith(SCORE)]
+    scores = table[columns].to_numpy(np.float32)
+    return table.drop(columns=columns), scores.squeeze(axis=1) if scores.shape[1] == 1 else scores
+
+
+def _example(scorer: Scorer, sample: pd.DataFrame) -> pd.DataFrame | None:
+    """Give up to three rows without gaps, typed as the signature says."""
+    rows = sample[scorer.columns].dropna().head(3).reset_index(drop=True)
+    for feature in scorer.features:
+        if feature.kind == "number":
+            rows[feature.name] = rows[feature.name].astype(np.float64)
+        elif feature.kind == "time":
+            rows[feature.name] = pd.to_datetime(rows[feature.name], utc=True).dt.tz_localize(None)
+    return rows if len(rows) else None
+
+
+def _name(record: Record) -> str:
+    return f"{record.pipeline}-{record.sequence}"
+
+
+def _metrics(record: Record) -> list[Metric]:
+    verdict = record.verdict
+    if verdict is None:
+        return []
+    at = int(record.closed_at.timestamp() * 1000)
+    sides = {
+        "challenger": verdict.challenger, "champion": verdict.champion or {},
+        "trivial": verdict.trivial,
+    }  # fmt: skip
+    named = {f"{side}_{name}": value for side, s in sides.items() for name, value in s.items()}
+    if verdict.gain is not None:
+        named["gain"] = verdict.gain
+    return [Metric(name, value, at, 0) for name, value in named.items()]
+
+
+def _params(record: Record) -> list[Param]:
+    learnt = record.learnt
+    if learnt is None:
+        return []
+    values = {**learnt.parameters, "strategy": learnt.strategy, "holdout": learnt.holdout}
+    return [Param(name, str(value)) for name, value in values.items()]
+
+
+def _tags(record: Record) -> list[RunTag]:
+    """Describe the run; the first four names are the public lab's, so its readers go on working."""
+    delta = record.delta
+    last = delta.snapshots[-1] if delta.snapshots else None
+    tags: dict[str, object] = {
+        "iceberg_snapshot_id": delta.end_id,
+        "iceberg_snapshot_committed_at": last.committed_at.isoformat() if last else "",
+        "iceberg_parent_id": delta.start_id or "",
+        "row_count": delta.rows,
+        "retraind.pipeline": record.pipeline,
+        "retraind.sequence": record.sequence,
+        "retraind.table": delta.table,
+        "retraind.table_uuid": delta.table_uuid,
+        "retraind.branch": delta.branch,
+        "retraind.snapshots": len(delta.snapshots),
+        "retraind.operations": ",".join(sorted({s.operation for s in delta.snapshots})),
+        "retraind.verdict": record.state.value,
+        "retraind.reason": record.reason[:4000],
+    }
+    if record.verdict:
+        tags["retraind.against"] = record.verdict.against or "trivial"
+        tags["retraind.beats"] = record.verdict.decision is Decision.PROMOTE
+    if learnt := record.learnt:
+        tags |= {
+            "retraind.strategy": learnt.strategy,
+            "retraind.rows_train": learnt.train_rows,
+            "retraind.rows_held_out": learnt.held_out_rows,
+            "retraind.rows_unlabelled": learnt.unlabelled_rows,
+            "retraind.holdout_salt": learnt.salt,
+            "retraind.holdout_buckets": f"0..{round(learnt.holdout * 10_000) - 1} of 10000",
+            "retraind.features": json.dumps(learnt.features)[:4000],
+        }
+    return [RunTag(name, str(value)) for name, value in tags.items()]

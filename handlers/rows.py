@@ -1,0 +1,207 @@
+"""From a table's columns to training and held-out rows. Pure: the same rows give the same split."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from config.settings import Pipeline, Train
+from handlers.facts import GiveUp, TryLater
+from handlers.scorer import FeatureKind, Task
+
+Table = pa.Table
+BUCKETS = 10_000
+KINDS: tuple[tuple[str, FeatureKind], ...] = (
+    (r"tinyint|smallint|int|bigint|float|double|decimal\(.*\)", "number"),
+    (r"boolean", "boolean"),
+    (r"string|varchar\(.*\)|char\(.*\)", "category"),
+    (r"date|timestamp|timestamp_ntz", "time"),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """The columns that a pipeline uses, resolved against the table's schema."""
+
+    features: tuple[tuple[str, FeatureKind], ...]
+    label: str
+    key: tuple[str, ...]
+    also: tuple[str, ...] = ()
+    """Columns that only the champion reads."""
+
+    @property
+    def ordering(self) -> list[str]:
+        """Name the columns that fix the order of rows: the key first, then what is learnt from."""
+        return list(dict.fromkeys([*self.key, *(name for name, _ in self.features), self.label]))
+
+    @property
+    def to_read(self) -> list[str]:
+        """Name each column to read, once."""
+        return list(dict.fromkeys([*self.ordering, *self.also]))
+
+    @property
+    def inputs(self) -> list[str]:
+        """Name the columns that either model reads."""
+        return list(dict.fromkeys([*(name for name, _ in self.features), *self.also]))
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Rows in canonical order with their labels (class names, or float64 for regression)."""
+
+    rows: pd.DataFrame
+    labels: pd.Series[Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """Training rows, and held-out rows that no model ever trains on."""
+
+    train: Part
+    held_out: Part
+    unlabelled: int
+
+
+def choose(schema: Mapping[str, str], pipeline: Pipeline, also: Iterable[str] = ()) -> Columns:
+    """Resolve the pipeline's columns against the table's schema (name -> Spark type).
+
+    `also` are the champion's columns, read as well where the table still has them.
+
+    Raises:
+        TryLater: a column is not there or cannot be used; the text has the nearest name. The
+            configuration or the table must change, and until then the rows wait.
+    """
+    asked = (pipeline.label, *(pipeline.features or ()), *pipeline.row_key)
+    if wrong := [name for name in asked if name not in schema]:
+        hints = "; ".join(_hint(name, schema) for name in dict.fromkeys(wrong))
+        raise TryLater(
+            f"{pipeline.table} lacks column(s) that the configuration names: {hints}.",
+            "Correct `label`, `features` or `row_key`; the rows wait until then.",
+        )
+    kinds = {name: kind for name, text in schema.items() if (kind := _kind(text))}
+    if unfit := [name for name in dict.fromkeys(asked) if name not in kinds]:
+        listed = ", ".join(f"{name} ({schema[name]})" for name in unfit)
+        raise TryLater(
+            f"{pipeline.table}: no model can learn from, predict or be split by {listed}.",
+            "Correct the configuration, or store them as numbers, text or times.",
+        )
+    features = pipeline.features
+    if features is None:
+        left_out = {pipeline.label, *pipeline.row_key, *pipeline.ignore}
+        features = tuple(name for name in schema if name in kinds and name not in left_out)
+    if not features:
+        raise TryLater(
+            f"{pipeline.table} has no column left to learn from.",
+            "Set `features`, or shorten `ignore`.",
+        )
+    key = pipeline.row_key or tuple(name for name in schema if name in kinds)
+    return Columns(
+        features=tuple((name, kinds[name]) for name in features),
+        label=pipeline.label,
+        key=key,
+        also=tuple(name for name in also if name in kinds),
+    )
+
+
+def _kind(spark_type: str) -> FeatureKind | None:
+    return next((kind for pattern, kind in KINDS if re.fullmatch(pattern, spark_type)), None)
+
+
+def _hint(name: str, schema: Mapping[str, str]) -> str:
+    close = difflib.get_close_matches(name, schema, n=1, cutoff=0.5)
+    return f"{name!r} (nearest: {close[0]!r})" if close else f"{name!r} (has: {', '.join(schema)})"
+
+
+def split(rows: pa.Table, columns: Columns, task: Task, settings: Train) -> Split:
+    """Put rows into canonical order and split them by the hash of their key.
+
+    The order makes training repeatable: rows come back from a table in any order, and with
+    subsampling the order of rows changes the model. Rows without a label are left out.
+
+    Raises:
+        GiveUp: no row has a label, or one cannot be read as the number that the task needs.
+    """
+    blank = pc.is_null(rows[columns.label], nan_is_null=True)
+    labelled = rows.filter(pc.invert(blank))
+    if not labelled.num_rows:
+        raise GiveUp(
+            f"All {rows.num_rows} rows have no label: {columns.label!r} is null throughout.",
+            "Append the rows with their labels, or backfill them and `retraind retry`.",
+        )
+    ordered = labelled.sort_by([(name, "ascending") for name in columns.to_read])
+    held_out = buckets(ordered, columns.key, settings.salt) < round(settings.holdout * BUCKETS)
+    frame = _frame(ordered, columns)
+    labels = _labels(ordered[columns.label], task)
+    return Split(
+        train=_part(frame, labels, ~held_out),
+        held_out=_part(frame, labels, held_out),
+        unlabelled=rows.num_rows - labelled.num_rows,
+    )
+
+
+def buckets(rows: pa.Table, key: tuple[str, ...], salt: str) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Hash each row's key into 0..9999, shape (n,).
+
+    Keyed BLAKE2b over the length-prefixed text of the key columns: the same key falls into the
+    same bucket for ever, on any machine, whatever else the row holds.
+    """
+    hasher = blake2b(digest_size=8, key=blake2b(salt.encode(), digest_size=32).digest())
+
+    def bucket(text: str) -> int:
+        keyed = hasher.copy()
+        keyed.update(text.encode())
+        return int.from_bytes(keyed.digest(), "big") % BUCKETS
+
+    texts = pc.binary_join_element_wise(*(_texts(rows[name]) for name in key), "")
+    return np.fromiter(map(bucket, texts.to_pylist()), np.int64, count=rows.num_rows)
+
+
+def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Write values as length-prefixed text, so that neighbours cannot run into each other."""
+    if pa.types.is_temporal(column.type):
+        column = column.cast(pa.int32() if pa.types.is_date32(column.type) else pa.int64())
+    text = column.cast(pa.string())
+    prefixed = pc.binary_join_element_wise(pc.binary_length(text).cast(pa.string()), text, ":")
+    return pc.fill_null(prefixed, "-")
+
+
+def _frame(rows: pa.Table, columns: Columns) -> pd.DataFrame:
+    names = columns.inputs
+    table = rows.select(names)
+    for position, name in enumerate(names):
+        if pa.types.is_decimal(table.schema.field(name).type):
+            table = table.set_column(position, name, table[name].cast(pa.float64()))
+    frame: pd.DataFrame = table.to_pandas(date_as_object=False)
+    return frame
+
+
+def _labels(column: pa.ChunkedArray, task: Task) -> pd.Series[Any]:
+    """Read labels: numbers for regression, else class names, the same for 1, 1.0 and true."""
+    if task == "regression":
+        try:
+            numbers = column.cast(pa.float64())
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+            raise GiveUp(
+                f"The labels are no numbers: {error}.", "Correct them, then `retraind retry`."
+            ) from error
+        if pc.any(pc.is_inf(numbers)).as_py():
+            raise GiveUp("A label is infinite.", "Correct it, then `retraind retry`.")
+        return numbers.to_pandas()
+    if pa.types.is_boolean(column.type):
+        column = column.cast(pa.int8())
+    elif pa.types.is_decimal(column.type):
+        column = column.cast(pa.float64())
+    return column.cast(pa.string()).to_pandas()
+
+
+def _part(frame: pd.DataFrame, labels: pd.Series[Any], mask: np.ndarray[Any, Any]) -> Part:
+    return Part(frame[mask].reset_index(drop=True), labels[mask].reset_index(drop=True))

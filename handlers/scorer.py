@@ -1,0 +1,161 @@
+"""A trained model as it is stored and served: features, booster, predictions.
+
+This one file is also shipped inside every MLflow model (as its `loader_module`), so what judges a
+model offline is the very code that serves it. It may therefore import nothing but numpy, pandas
+and xgboost.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import xgboost as xgb
+
+Task = Literal["binary", "multiclass", "regression"]
+FeatureKind = Literal["number", "boolean", "category", "time"]
+
+BOOSTER = "model.ubj"
+ABOUT = "model.json"
+_MICROSECONDS_A_DAY = 86_400e6
+# The numbers 1 and 0 are the keys True and False as well.
+_TRUTH = {True: 1.0, False: 0.0, "true": 1.0, "false": 0.0}
+
+
+class BadInput(ValueError):
+    """The rows to score do not fit the model; the text names the columns."""
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One input column: its kind, and for a category the values the model has seen."""
+
+    name: str
+    kind: FeatureKind
+    categories: tuple[str, ...] = ()
+
+    def encode(self, values: pd.Series[Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Give the column as float32, shape (n,); missing and unseen values become NaN."""
+        try:
+            return self._numbers(values).to_numpy(np.float32, na_value=np.nan)
+        except (ValueError, TypeError, OverflowError) as error:
+            msg = f"column {self.name!r} must hold a {self.kind}: {str(error).splitlines()[0]}"
+            raise BadInput(msg) from error
+
+    def _numbers(self, values: pd.Series[Any]) -> pd.Series[Any]:
+        if self.kind == "category":
+            known = {value: code for code, value in enumerate(self.categories)}
+            return pd.to_numeric(values.map(lambda v: known.get(v, np.nan), na_action="ignore"))
+        if self.kind == "boolean":
+            lowered = values.map(lambda v: v.lower() if isinstance(v, str) else v)
+            numbers = lowered.map(_TRUTH)
+            if (strange := lowered[numbers.isna() & lowered.notna()]).size:
+                msg = f"{strange.iloc[0]!r} is neither true nor false"
+                raise ValueError(msg)
+            return pd.to_numeric(numbers)
+        if self.kind == "time":
+            return _days(values)
+        return pd.to_numeric(values)
+
+
+def _days(values: pd.Series[Any]) -> pd.Series[Any]:
+    """Read times as days since 1970; in whole microseconds, which reach from year 1 to 9999."""
+    known = pd.api.types.is_datetime64_any_dtype(values)
+    if not known and values.map(lambda v: isinstance(v, int | float), na_action="ignore").any():
+        msg = "a number is no time; write it as in 2026-01-31T12:00:00Z"
+        raise ValueError(msg)
+    try:
+        times = pd.to_datetime(values, utc=True, format="ISO8601")
+    except pd.errors.OutOfBoundsDatetime:  # pandas 2 reads text as nanoseconds, up to year 2262
+        seconds = values.map(lambda v: pd.Timestamp(v).timestamp(), na_action="ignore")
+        return pd.to_numeric(seconds) / 86_400
+    moments = times.dt.tz_localize(None).to_numpy("datetime64[us]")
+    days = moments.astype(np.int64) / _MICROSECONDS_A_DAY
+    return pd.Series(np.where(np.isnat(moments), np.nan, days))
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """A booster with all it needs to read raw rows and to name its classes."""
+
+    task: Task
+    features: tuple[Feature, ...]
+    classes: tuple[str, ...]
+    booster: xgb.Booster
+
+    @property
+    def columns(self) -> list[str]:
+        """Name the input columns in the model's order."""
+        return [feature.name for feature in self.features]
+
+    def matrix(self, rows: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Encode raw rows, shape (n, features), float32 with NaN for missing.
+
+        Raises:
+            BadInput: a column is missing or holds values of another kind.
+        """
+        if missing := [name for name in self.columns if name not in rows.columns]:
+            msg = f"missing column(s) {', '.join(map(repr, missing))}; expected {self.columns}"
+            raise BadInput(msg)
+        out = np.empty((len(rows), len(self.features)), dtype=np.float32)
+        for position, feature in enumerate(self.features):
+            out[:, position] = feature.encode(rows[feature.name])
+        out[np.isinf(out)] = np.nan
+        return out
+
+    def score(self, rows: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Score raw rows: P(second class), shape (n,); P(class), shape (n, k); or the value."""
+        matrix = xgb.DMatrix(
+            self.matrix(rows), feature_names=self.names, feature_types=self.feature_types,
+            enable_categorical=True, nthread=1,
+        )  # fmt: skip
+        scores: np.ndarray[Any, np.dtype[np.float32]] = self.booster.predict(matrix)
+        return scores
+
+    @property
+    def names(self) -> list[str]:
+        """Name the columns for XGBoost, which refuses `[`, `]` and `<` in a name."""
+        return [name.translate(str.maketrans("[]<", "()(")) for name in self.columns]
+
+    @property
+    def feature_types(self) -> list[str]:
+        """Give XGBoost's type of each column: `c` for a category, else `q`."""
+        return ["c" if feature.kind == "category" else "q" for feature in self.features]
+
+    def predict(self, rows: pd.DataFrame, params: object = None) -> Any:  # noqa: ANN401, ARG002 (MLflow's pyfunc contract)
+        """Score for MLflow: an array, or for several classes a frame with a column per class."""
+        scores = self.score(rows)
+        if self.task == "multiclass":
+            return pd.DataFrame(scores, columns=list(self.classes))
+        return scores
+
+    def save(self, folder: Path) -> None:
+        """Write the model into a folder; the same model gives the same bytes."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self.booster.save_model(folder / BOOSTER)
+        about = {
+            "task": self.task,
+            "classes": self.classes,
+            "features": [asdict(feature) for feature in self.features],
+        }
+        (folder / ABOUT).write_text(json.dumps(about, indent=1, sort_keys=True), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Scorer:
+        """Read a model that `save` wrote."""
+        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        features = tuple(
+            Feature(item["name"], item["kind"], tuple(item["categories"]))
+            for item in about["features"]
+        )
+        booster = xgb.Booster({"nthread": 1}, model_file=folder / BOOSTER)
+        return cls(about["task"], features, tuple(about["classes"]), booster)
+
+
+def _load_pyfunc(path: str) -> Scorer:
+    """Load for MLflow: the name that its `loader_module` contract asks for."""
+    return Scorer.load(Path(path))

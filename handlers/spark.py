@@ -1,0 +1,98 @@
+"""Builds the Spark session: the one the configuration asks for, on the parts the machine has."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from threading import Lock
+from typing import TYPE_CHECKING
+
+from config.settings import Settings
+from handlers.facts import TryLater
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
+
+    from config.machine import Machine
+
+Sessions = Callable[[], "SparkSession"]
+"""Gives the shared session, starting it at the first call."""
+
+QUIET = Path(__file__).resolve().parent.parent / "config" / "log4j2.properties"
+
+
+def properties(machine: Machine, settings: Settings) -> dict[str, str]:
+    """Derive the Spark properties; whatever `spark.conf` says wins."""
+    wanted = settings.spark
+    warehouse = (wanted.warehouse or settings.state_dir / "lake").resolve()
+    catalog = f"spark.sql.catalog.{wanted.catalog}"
+    derived = {
+        "spark.master": wanted.master,
+        "spark.app.name": "retraind",
+        "spark.driver.memory": wanted.driver_memory,
+        "spark.driver.maxResultSize": "0",
+        "spark.driver.extraJavaOptions": f"-Dlog4j2.configurationFile={QUIET.as_uri()}",
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.extensions": (
+            "org.apache.iceberg.spark.extensions.IcebergSparkSessionExtensions"
+        ),
+    }
+    if wanted.master.startswith("local"):
+        # Loopback only, and few shuffle partitions: the embedded default is one small machine.
+        derived |= {
+            "spark.driver.host": "127.0.0.1",
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.sql.shuffle.partitions": "2",
+        }
+    if machine.iceberg.value:
+        key = "spark.jars.packages" if wanted.packages else "spark.jars"
+        derived[key] = machine.iceberg.value
+    if not any(name.startswith("spark.sql.catalog.") for name in wanted.conf):
+        derived |= {
+            catalog: "org.apache.iceberg.spark.SparkCatalog",
+            f"{catalog}.type": "hadoop",
+            f"{catalog}.warehouse": str(warehouse),
+            f"{catalog}.cache-enabled": "false",
+        }
+    return derived | dict(wanted.conf)
+
+
+def sessions(machine: Machine, settings: Settings) -> Sessions:
+    """Give a function that starts the session once and then returns it.
+
+    It is started where it is first needed, so that a Spark that cannot start delays work
+    (`TryLater`) instead of ending the daemon.
+    """
+    lock = Lock()
+
+    @cache
+    def start() -> SparkSession:
+        from pyspark.errors import PySparkException  # noqa: PLC0415 (slow to import, and optional)
+        from pyspark.sql import SparkSession  # noqa: PLC0415
+
+        machine.export(settings)
+        logging.getLogger("py4j").setLevel(logging.ERROR)
+        builder = SparkSession.builder
+        for key, value in properties(machine, settings).items():
+            builder = builder.config(key, value)
+        try:
+            return builder.getOrCreate()
+        except (PySparkException, OSError, RuntimeError) as error:
+            raise TryLater(
+                f"Spark did not start ({settings.spark.master}): {error}.",
+                "`retraind doctor` checks Java, Spark and the Iceberg jar one by one.",
+            ) from error
+
+    def session() -> SparkSession:
+        with lock:
+            found = start()
+        # Each Python thread has a JVM thread of its own, and Iceberg's utilities look catalogs up
+        # in the configuration of the thread's active session.
+        found._jvm.SparkSession.setActiveSession(found._jsparkSession)  # type: ignore[union-attr] # noqa: SLF001 (py4j)
+        return found
+
+    return session

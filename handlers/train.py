@@ -1,0 +1,196 @@
+"""Makes a challenger: which rows a strategy learns from, and how XGBoost is run on them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import xgboost as xgb
+
+from config.settings import Pipeline, Train
+from handlers.facts import Delta, GiveUp, Progress, TryLater
+from handlers.rows import Columns, Part, Split, split
+from handlers.scorer import Feature, FeatureKind, Scorer, Task
+
+GENTLE: Mapping[str, Any] = {
+    "max_depth": 4,
+    "eta": 0.1,
+    "min_child_weight": 5,
+    "subsample": 0.8,
+    "colsample_bytree": 0.8,
+    "lambda": 2.0,
+    "tree_method": "hist",
+}
+"""Defaults for small deltas; XGBoost's own overfit them badly."""
+
+Read = Callable[[Delta], pa.Table]
+"""Reads the needed columns of a delta."""
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What a strategy learns from, and what both models are judged on."""
+
+    train: Part
+    held_out: Part
+    unlabelled: int
+
+
+def fresh(delta: Delta, read: Read, columns: Columns, pipeline: Pipeline) -> Material:
+    """Learn from the delta alone."""
+    parts = split(read(delta), columns, pipeline.task, pipeline.train)
+    return Material(parts.train, parts.held_out, parts.unlabelled)
+
+
+def full(delta: Delta, read: Read, columns: Columns, pipeline: Pipeline) -> Material:
+    """Learn from the whole table as it stands at the delta's end; judge on the delta's rows."""
+    parts = split(read(delta), columns, pipeline.task, pipeline.train)
+    whole = parts if delta.start_id is None else _whole(delta, read, columns, pipeline)
+    return Material(whole.train, parts.held_out, parts.unlabelled)
+
+
+def _whole(delta: Delta, read: Read, columns: Columns, pipeline: Pipeline) -> Split:
+    table = replace(delta, start_id=None)
+    return split(read(table), columns, pipeline.task, pipeline.train)
+
+
+Strategy = Callable[[Delta, Read, Columns, Pipeline], Material]
+STRATEGIES: Mapping[str, Strategy] = {"fresh": fresh, "full": full}
+
+
+def train(part: Part, columns: Columns, task: Task, settings: Train, progress: Progress) -> Scorer:
+    """Train a model on rows in canonical order: the same rows give the same bytes.
+
+    Raises:
+        GiveUp: the labels do not fit the task (one class, more than two, no number).
+        TryLater: XGBoost refuses the configured parameters, or a stop was asked for.
+    """
+    classes = _classes(part.labels, task)
+    target = _target(part.labels, task, classes)
+    features = tuple(
+        _feature(name, kind, part.rows[name], settings) for name, kind in columns.features
+    )
+    blank = Scorer(task, features, classes, xgb.Booster())
+    weight = _balanced(target, len(classes)) if settings.balance and classes else None
+    matrix = xgb.DMatrix(
+        blank.matrix(part.rows), target, weight=weight, feature_names=blank.names,
+        feature_types=blank.feature_types, enable_categorical=True, nthread=settings.threads,
+    )  # fmt: skip
+    booster = _boost(parameters(task, len(classes), settings), matrix, settings.rounds, progress)
+    return replace(blank, booster=booster)
+
+
+def parameters(task: Task, classes: int, settings: Train) -> dict[str, Any]:
+    """Give the XGBoost parameters: gentle, then the configured, then those the task fixes."""
+    objective: Mapping[str, Any] = {
+        "binary": {"objective": "binary:logistic", "eval_metric": "logloss"},
+        "multiclass": {
+            "objective": "multi:softprob", "eval_metric": "mlogloss", "num_class": classes,
+        },
+        "regression": {"objective": "reg:squarederror", "eval_metric": "rmse"},
+    }[task]  # fmt: skip
+    fixed = {"seed": settings.seed, "nthread": settings.threads, "verbosity": 1}
+    return {**GENTLE, **settings.parameters, **objective, **fixed}
+
+
+def check_parameters(task: Task, settings: Train) -> None:
+    """Try the parameters on a handful of rows, before any delta depends on them.
+
+    Raises:
+        TryLater: XGBoost refuses a value or does not know a parameter.
+    """
+    rows, labels = np.eye(8, dtype=np.float32), np.arange(8) % 2
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            _boost(parameters(task, 2, settings), xgb.DMatrix(rows, labels), 1, lambda *_: None)
+        except TryLater as error:  # XGBoost often tells the bad value, but not its name
+            given = f"train.parameters {settings.parameters}"
+            raise TryLater(f"{given}: {error.what}", error.remedy) from error
+    if unused := [str(w.message) for w in caught if "are not used" in str(w.message)]:
+        raise TryLater(
+            f"train.parameters: XGBoost does not know all of them: {unused[0].strip()}",
+            "See xgboost.readthedocs.io, page XGBoost Parameters.",
+        )
+
+
+def _boost(
+    wanted: Mapping[str, Any], matrix: xgb.DMatrix, rounds: int, progress: Progress
+) -> xgb.Booster:
+    class Report(xgb.callback.TrainingCallback):
+        """Tells each round, and so notices between two rounds that a stop was asked for."""
+
+        def after_iteration(self, model: object, epoch: int, evals_log: object) -> bool:  # noqa: ARG002 (XGBoost's contract)
+            progress("training", epoch + 1, rounds)
+            return False
+
+    try:
+        return xgb.train(dict(wanted), matrix, rounds, callbacks=[Report()])
+    except xgb.core.XGBoostError as error:
+        lines = [line for line in str(error).splitlines() if line.strip()]
+        raise TryLater(
+            f"XGBoost could not train with the configured parameters: {lines[0]}",
+            "Correct `train.parameters`; the rows wait until then.",
+        ) from error
+
+
+def _classes(labels: pd.Series[Any], task: Task) -> tuple[str, ...]:
+    """Name the classes in numeric order where they are numbers, else in text order."""
+    if task == "regression":
+        return ()
+    seen = sorted(labels.unique(), key=_rank)
+    shown = ", ".join(map(repr, seen[:10]))
+    if len(seen) < 2:  # noqa: PLR2004 (two classes are what a comparison needs)
+        raise GiveUp(
+            f"The {len(labels)} training rows hold {len(seen)} class(es): {shown}.",
+            "A model needs at least two; see that the batch has both, then `retraind retry`.",
+        )
+    if task == "binary" and len(seen) > 2:  # noqa: PLR2004
+        raise GiveUp(
+            f"The label has {len(seen)} values ({shown}), but the task is binary.",
+            "Set `task: multiclass`, or correct the labels, then `retraind retry`.",
+        )
+    return tuple(seen)
+
+
+def _rank(name: str) -> tuple[bool, float, str]:
+    try:
+        return False, float(name), name
+    except ValueError:
+        return True, 0.0, name
+
+
+def _target(labels: pd.Series[Any], task: Task, classes: tuple[str, ...]) -> np.ndarray[Any, Any]:
+    if task != "regression":
+        codes = {name: code for code, name in enumerate(classes)}
+        return labels.map(codes).to_numpy(np.float32)
+    target = labels.to_numpy(np.float64)
+    fit = np.abs(target) <= np.finfo(np.float32).max  # false for NaN, too
+    if not target.size or not fit.all() or np.ptp(target) == 0:
+        raise GiveUp(
+            f"The {len(target)} training labels are all the same, or not all finite (float32).",
+            "Correct the labels, then `retraind retry`.",
+        )
+    return target
+
+
+def _balanced(target: np.ndarray[Any, Any], classes: int) -> np.ndarray[Any, Any]:
+    """Weigh rows so that every class has the same total weight (as scikit-learn's `balanced`)."""
+    counts = np.bincount(target.astype(int), minlength=classes)
+    weights: np.ndarray[Any, Any] = (len(target) / (classes * counts))[target.astype(int)]
+    return weights
+
+
+def _feature(name: str, kind: FeatureKind, values: pd.Series[Any], settings: Train) -> Feature:
+    """Fix the categories: the most frequent values, ties by text, listed in text order."""
+    if kind != "category":
+        return Feature(name, kind)
+    counts = values.dropna().value_counts()
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], str(item[0])))
+    kept = sorted(str(value) for value, _ in ranked[: settings.max_categories])
+    return Feature(name, kind, tuple(kept))

@@ -1,0 +1,485 @@
+"""What the configuration accepts, refuses and says."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import settings as examples
+from hypothesis import strategies as st
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from config import settings as module
+from config.settings import METRICS, UNITS, ConfigError, Duration, Section, Settings, load
+
+ROOT = Path(__file__).resolve().parent.parent
+BASE = "pipelines:\n  cards: {table: lake.bank.cards, label: fraud}\n"
+Read = Callable[[str], Settings]
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):  # noqa: TID251 (the test must not depend on who runs it)
+        if name.upper().startswith("RETRAIND_") or name == "CDSW_APP_PORT":
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def read(tmp_path: Path) -> Read:
+    """Load a configuration from its text."""
+
+    def read(text: str) -> Settings:
+        path = tmp_path / "retraind.yaml"
+        path.write_text(text, encoding="utf-8")
+        return load(path)
+
+    return read
+
+
+@pytest.fixture
+def refused(read: Read) -> Callable[[str], str]:
+    """Load a configuration that must be refused; gives the text of the error."""
+
+    def refused(text: str) -> str:
+        with pytest.raises(ConfigError) as caught:
+            read(text)
+        return str(caught.value)
+
+    return refused
+
+
+def pipeline(**wanted: Any) -> str:
+    """Write a configuration of one pipeline, with these settings changed."""
+    base = {"table": "lake.bank.cards", "label": "fraud"}
+    return yaml.safe_dump({"pipelines": {"cards": {**base, **wanted}}})
+
+
+def models(model: type[BaseModel] = Settings) -> Iterator[type[BaseModel]]:
+    """Walk every group of settings, from the top."""
+    yield model
+    for field in model.model_fields.values():
+        for section in sections(field.annotation):
+            yield from models(section)
+
+
+def sections(annotation: Any) -> list[type[Section]]:
+    """Find the groups that a field's type mentions."""
+    kinds = [annotation, *get_args(annotation)]
+    return [k for k in kinds if isinstance(k, type) and issubclass(k, Section)]
+
+
+def leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, FieldInfo]]:
+    """Walk every single setting: its environment variable and its field."""
+    for name, field in model.model_fields.items():
+        inside = [*path, name, "cards"] if name == "pipelines" else [*path, name]
+        if found := sections(field.annotation):
+            yield from leaves(found[0], tuple(inside))
+        else:
+            yield "RETRAIND_" + "__".join(inside).upper(), field
+
+
+# -- precedence ------------------------------------------------------------------------------
+
+
+def test_defaults_file_environment_in_rising_order(
+    read: Read, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The environment wins over the file, the file over the defaults, and the rest stays."""
+    text = BASE.replace("fraud}", "fraud, train: {rounds: 20, seed: 5}}")
+    assert read(BASE).pipelines["cards"].train.rounds == 150
+    assert read(text).pipelines["cards"].train.rounds == 20
+    monkeypatch.setenv("RETRAIND_PIPELINES__CARDS__TRAIN__ROUNDS", "30")
+    train = read(text).pipelines["cards"].train
+    assert (train.rounds, train.seed) == (30, 5)
+
+
+def test_every_single_value_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a file, each setting has a variable of its own, and that variable is obeyed."""
+    wanted: dict[str, str] = {}
+    for name, field in leaves(Settings):
+        default = field.default
+        if name.endswith(("TABLE", "LABEL")):
+            wanted[name] = "lake.bank.cards"
+        elif isinstance(default, bool):
+            wanted[name] = str(not default).lower()
+        elif isinstance(default, int):
+            wanted[name] = str(default + 1)
+        elif isinstance(default, float):
+            wanted[name] = str(default / 2 + 0.125)
+        elif isinstance(default, tuple):
+            wanted[name] = '["a", "b"]'
+        elif isinstance(default, Path):
+            wanted[name] = "elsewhere"
+    for name, text in wanted.items():
+        monkeypatch.setenv(name, text)
+    settings = load(None)
+    for name, text in wanted.items():
+        value: Any = settings
+        for part in name.removeprefix("RETRAIND_").lower().split("__"):
+            value = value[part] if isinstance(value, dict) else getattr(value, part)
+        given = json.loads(text) if text[0] in "[tf0123456789" else text
+        assert value == (tuple(given) if isinstance(given, list) else type(value)(given)), name
+    assert len(wanted) > 25
+
+
+def test_a_whole_group_comes_as_json(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A mapping in a variable is JSON, keeps the case of its keys and is merged with the file."""
+    monkeypatch.setenv("RETRAIND_SPARK__CONF", '{"spark.driver.extraJavaOptions": "-Xss2m"}')
+    settings = read(BASE + "spark: {conf: {spark.ui.enabled: 'true'}}\n")
+    assert settings.spark.conf == {
+        "spark.driver.extraJavaOptions": "-Xss2m",
+        "spark.ui.enabled": "true",
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("RETRAIND_PIPELINES", "{oops"),
+        ("RETRAIND_PIPELINES__CARDS__ROW_KEY", "id"),
+        ("RETRAIND_SPARK__CONF", "a=b"),
+        ("RETRAIND_HTTP", ""),
+    ],
+)
+def test_a_variable_that_is_no_json_is_named(
+    name: str, value: str, refused: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A list or a mapping that cannot be read is a mistake of the variable's, told by its name."""
+    monkeypatch.setenv(name, value)
+    text = refused(BASE)
+    assert name in text
+    assert "JSON" in text
+
+
+def test_the_platforms_port_wins(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An Application that answers elsewhere than on CDSW_APP_PORT is dead, whoever says so."""
+    monkeypatch.setenv("CDSW_APP_PORT", "8100")
+    text = BASE + "http: {host: 127.0.0.2, port: 9}\n"
+    assert read(BASE).http.port == 8100
+    assert (read(text).http.port, read(text).http.host) == (8100, "127.0.0.2")
+    monkeypatch.setenv("RETRAIND_HTTP__PORT", "77")
+    assert read(text).http.port == 8100
+    monkeypatch.delenv("CDSW_APP_PORT")
+    assert read(text).http.port == 77
+
+
+@pytest.mark.parametrize(("port", "part"), [("abc", "http.port"), ("5001", "already http.port")])
+def test_an_unusable_platform_port_is_told(
+    port: str, part: str, refused: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A platform's port that is no number, or is an endpoint's as well, is told like the rest."""
+    monkeypatch.setenv("CDSW_APP_PORT", port)
+    assert part in refused(BASE)
+
+
+# -- mistakes --------------------------------------------------------------------------------
+
+WRONG = """
+stat_dir: x
+stop_within: soon
+spark: {mastr: x, driver_memory: 1 gig}
+http: {port: 70000}
+pipelines:
+  cards: {table: cards, labl: fraud, poll_every: -1, train: {round: 9, holdout: 1.5}}
+  Bad Name: {table: a.b, label: y}
+  train: {table: a.b, label: y, taks: binary, endpoint: {prot: 1}}
+"""
+MISTAKES = {
+    "stat_dir": "did you mean 'state_dir'?",
+    "stop_within": "500ms",
+    "spark.mastr": "did you mean 'master'?",
+    "spark.driver_memory": "`1g`",
+    "http.port": "65535",
+    "pipelines.cards.table": "catalog.database.table",
+    "pipelines.cards.label": "is required",
+    "pipelines.cards.labl": "did you mean 'label'?",
+    "pipelines.cards.poll_every": "greater than 0",
+    "pipelines.cards.train.round": "did you mean 'rounds'?",
+    "pipelines.cards.train.holdout": "less than 0.9",
+    "pipelines.Bad Name": "lower case letters",
+    "pipelines.train.taks": "did you mean 'task'?",
+    "pipelines.train.endpoint.prot": "did you mean 'port'?",
+    "environment RETRAIND_STATEDIR": "did you mean 'state_dir'?",
+}
+
+
+def test_every_mistake_is_listed_at_once_with_its_path(
+    refused: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One run tells all mistakes, each on a line that has its path and the remedy."""
+    monkeypatch.setenv("RETRAIND_STATEDIR", "x")
+    first, *lines = refused(WRONG).splitlines()
+    told = {line.removeprefix("  - ").split(": ")[0]: line for line in lines}
+    assert told.keys() == MISTAKES.keys()
+    assert f"{len(MISTAKES)} mistake(s)" in first
+    for path, hint in MISTAKES.items():
+        assert hint in told[path]
+
+
+def test_mistakes_between_settings_are_listed_together(refused: Callable[[str], str]) -> None:
+    """Settings that contradict each other are all told, not just the first of them."""
+    text = refused(
+        pipeline(
+            promote={"metric": "rmse"},
+            features=["fraud", "a", "a"],
+            row_key=["fraud"],
+            task="binary",
+        )
+    )
+    for part in ("promote.metric", "features: contains", "features: names", "row_key: contains"):
+        assert part in text
+
+
+@pytest.mark.parametrize("name", ["_env_file", "_cli_parse_args", "1", "_secrets_dir"])
+def test_no_key_reaches_the_library_below(name: str, refused: Callable[[str], str]) -> None:
+    """A top-level key that is no setting is refused, even where pydantic would understand it."""
+    assert f"{name}: unknown setting" in refused(f"{name}: x\n{BASE}")
+
+
+@pytest.mark.parametrize(
+    ("name", "known"),
+    [
+        ("RETRAIND_STAT_DIR", "'state_dir'"),
+        ("RETRAIND_PIPELINE__CARDS__LABEL", "'pipelines'"),
+        ("retraind_stop_witin", "'stop_within'"),
+        ("RETRAIND_ZZZ", "known: state_dir"),
+    ],
+)
+def test_unknown_variables_are_refused(
+    name: str, known: str, refused: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A RETRAIND_ variable that means nothing is a mistake, told with the nearest name."""
+    monkeypatch.setenv(name, "x")
+    text = refused(BASE)
+    assert f"environment {name}: unknown setting" in text
+    assert known in text
+
+
+def test_unknown_nested_variables_are_refused(
+    refused: Callable[[str], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A variable below a known group is checked like a key of the file."""
+    monkeypatch.setenv("RETRAIND_PIPELINES__CARDS__TRAIN__ROUND", "3")
+    assert "pipelines.cards.train.round: unknown setting; did you mean 'rounds'?" in refused(BASE)
+
+
+@pytest.mark.parametrize(
+    ("task", "metric"),
+    [(t, m) for t in METRICS for m in sorted({m for ms in METRICS.values() for m in ms})],
+)
+def test_the_metric_fits_the_task(
+    task: str, metric: str, read: Read, refused: Callable[[str], str]
+) -> None:
+    """A metric of another task is refused with those that fit; all others are taken."""
+    text = pipeline(task=task, promote={"metric": metric})
+    if metric in METRICS[task]:
+        assert read(text).pipelines["cards"].metric == metric
+    else:
+        assert f"{metric!r} does not fit task {task}; use {METRICS[task][0]}" in refused(text)
+
+
+@pytest.mark.parametrize("task", METRICS)
+def test_the_default_metric_follows_the_task(task: str, read: Read) -> None:
+    """Where no metric is set, the first of the task's decides."""
+    assert read(pipeline(task=task)).pipelines["cards"].metric == METRICS[task][0]
+
+
+@pytest.mark.parametrize("where", ["features", "row_key"])
+def test_the_label_is_no_input(where: str, refused: Callable[[str], str]) -> None:
+    """A model that sees the answer learns nothing, so the label is refused as an input."""
+    text = refused(pipeline(**{where: ["amount", "fraud"]}))
+    assert f"{where}: contains the label 'fraud'" in text
+
+
+def test_the_label_may_be_ignored(read: Read) -> None:
+    """To ignore the label is superfluous and harms nobody."""
+    assert read(pipeline(ignore=["fraud"])).pipelines["cards"].ignore == ("fraud",)
+
+
+def test_no_features_is_not_all_features(refused: Callable[[str], str]) -> None:
+    """An empty list would mean the opposite of what it says; it is refused."""
+    assert "features: names no column" in refused(pipeline(features=[]))
+
+
+def test_two_pipelines_need_two_ports(read: Read, refused: Callable[[str], str]) -> None:
+    """Two endpoints cannot share a port, nor can an endpoint and the dashboard."""
+    two = BASE + "  loans: {table: lake.bank.loans, label: paid}\n"
+    text = refused(two)
+    assert "pipelines.loans.endpoint.port: 5001" in text
+    assert "pipelines.cards.endpoint.port" in text
+    apart = two.replace("paid}", "paid, endpoint: {port: 5002}}")
+    assert read(apart).pipelines["loans"].endpoint.port == 5002
+    assert "5002 is already http.port" in re.sub(
+        r"\s+", " ", refused(apart + "http: {port: 5002}\n")
+    )
+
+
+@pytest.mark.parametrize("name", ["a.b", "lake.bank.cards", "spark_catalog.a.b.c", "a.b-c$d"])
+def test_table_names_that_are_taken(name: str, read: Read) -> None:
+    """A table has a database, and may have a catalog and nested namespaces."""
+    assert read(pipeline(table=name)).pipelines["cards"].table == name
+
+
+@pytest.mark.parametrize(
+    "name", ["cards", "a.b.c.d.e", "a b.c", "`a`.b", "a..b", "a.b.", "a.b\n", ""]
+)
+def test_table_names_that_are_refused(name: str, refused: Callable[[str], str]) -> None:
+    """The refusal shows how a table is named, not the pattern that checks it."""
+    text = refused(pipeline(table=name))
+    assert "pipelines.cards.table: " in text
+    assert "`catalog.database.table`" in text
+    assert "pattern" not in text
+    assert repr(name) in text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "just text",
+        "- a\n- b\n",
+        "a: [1\n",
+        "state_dir: 2026-99-99\n" + BASE,
+        "\x00",
+        "pipelines:",
+        "pipelines: {}",
+        "http: 5\n" + BASE,
+        "http:\n" + BASE,
+        "pipelines: {cards: [1]}",
+    ],
+)
+def test_a_broken_file_is_explained(text: str, refused: Callable[[str], str]) -> None:
+    """Whatever the file holds, the answer is a ConfigError that names the file."""
+    assert "retraind.yaml" in refused(text)
+
+
+@examples(max_examples=60, deadline=None)
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(
+                    [*Settings.model_fields, *module.Pipeline.model_fields, "cards", "_x"]
+                )
+                | st.integers(),
+                inner,
+                max_size=4,
+            )
+        ),
+        max_leaves=12,
+    )
+)
+def test_no_file_ends_in_a_traceback(tmp_path_factory: pytest.TempPathFactory, tree: Any) -> None:
+    """Any YAML at all gives settings or a ConfigError, never another exception."""
+    path = tmp_path_factory.mktemp("any") / "any.yaml"
+    path.write_text(yaml.safe_dump(tree, allow_unicode=True), encoding="utf-8", errors="replace")
+    try:
+        assert load(path).pipelines
+    except ConfigError as error:
+        assert str(path) in str(error)
+
+
+def test_a_missing_file_and_bad_bytes_are_explained(tmp_path: Path) -> None:
+    """No file, a folder, or a file in another encoding: a ConfigError with the path."""
+    bad = tmp_path / "latin.yaml"
+    bad.write_bytes(b"state_dir: \xff\n")
+    for path in (tmp_path / "none.yaml", tmp_path, bad):
+        with pytest.raises(ConfigError, match=re.escape(str(path))):
+            load(path)
+
+
+# -- durations -------------------------------------------------------------------------------
+
+DURATION: TypeAdapter[float] = TypeAdapter(Duration)
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("1.5m", 90), ("2h", 7200), ("500ms", 0.5), ("1d", 86400), ("90", 90)]
+    + [(90, 90), (0.25, 0.25), (" 5 s ", 5)],
+)
+def test_durations(text: object, seconds: float) -> None:
+    """Seconds as a number, or a number with a unit."""
+    assert DURATION.validate_python(text) == seconds
+
+
+@examples(max_examples=100, deadline=None)
+@given(st.integers(1, 10**6), st.integers(0, 999), st.sampled_from(sorted(UNITS)))
+def test_a_duration_is_its_number_times_its_unit(whole: int, part: int, unit: str) -> None:
+    """The unit scales the number, whatever the number."""
+    number = f"{whole}.{part:03}"
+    assert DURATION.validate_python(number + unit) == float(number) * UNITS[unit]
+
+
+@examples(max_examples=100, deadline=None)
+@given(
+    st.sampled_from(["5 minutes", "1.2.3s", ".", "", "-5s", "1e3s", "inf", "nan", "5S", "1h30m"])
+    | st.booleans()
+    | st.text(max_size=6).filter(lambda t: not re.search(r"\d", t))
+)
+def test_a_bad_duration_is_told_the_forms(value: object) -> None:
+    """What is no duration is refused with the forms that are."""
+    with pytest.raises(ValidationError, match="500ms, 90s, 1.5m, 2h, 1d"):
+        DURATION.validate_python(value)
+
+
+@pytest.mark.parametrize("value", [0, -1, "0s", float("inf"), float("nan"), None, [1]])
+def test_a_duration_is_positive_and_finite(value: object) -> None:
+    """An interval of nothing, or without end, would stop the daemon."""
+    with pytest.raises(ValidationError):
+        DURATION.validate_python(value)
+
+
+# -- the models themselves -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "model", {m.__name__: m for m in models()}.values(), ids=lambda m: m.__name__
+)
+def test_every_setting_has_a_sentence(model: type[BaseModel]) -> None:
+    """Each field says what it is in a sentence; a group says it in its class."""
+    assert (model.__doc__ or "").strip().endswith(".")
+    for name, field in model.model_fields.items():
+        group = sections(field.annotation)
+        sentence = field.description or (group[0].__doc__ if group else "") or ""
+        assert re.match(r"[A-Z`].{8,}\.$", " ".join(sentence.split())), f"{model.__name__}.{name}"
+
+
+@pytest.mark.parametrize(
+    "model", {m.__name__: m for m in models()}.values(), ids=lambda m: m.__name__
+)
+def test_every_group_is_frozen_and_closed(model: type[BaseModel]) -> None:
+    """No group can be changed once read, and none takes a key that it does not know."""
+    assert model.model_config["frozen"]
+    assert model.model_config["extra"] == "forbid"
+
+
+def test_settings_cannot_be_changed(read: Read) -> None:
+    """What was read stays as it was read, at every level."""
+    settings = read(BASE)
+    for group, name in (
+        (settings, "state_dir"),
+        (settings.spark, "master"),
+        (settings.pipelines["cards"], "label"),
+        (settings.pipelines["cards"].train, "rounds"),
+    ):
+        before = getattr(group, name)
+        with pytest.raises(ValidationError):
+            setattr(group, name, before)
+        assert getattr(group, name) == before
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.yaml")), ids=lambda p: p.name)
+def test_the_shipped_examples_load(path: Path) -> None:
+    """Every example in `config/` is a configuration that is taken as it stands."""
+    assert load(path).pipelines
