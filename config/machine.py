@@ -98,7 +98,7 @@ def java(settings: Settings) -> Found:
 def java_version(home: Path) -> int | None:
     """Read the major version from the `release` file that every Java home carries."""
     try:
-        release = (home / "release").read_text(encoding="utf-8")
+        release = (home / "release").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
     found = re.search(r'JAVA_VERSION="(?:1\.)?(\d+)', release)

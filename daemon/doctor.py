@@ -5,15 +5,19 @@ from __future__ import annotations
 import socket
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table as Grid
 from rich.text import Text
 
 from config import machine
-from config.settings import ConfigError, Settings
+from config.settings import ConfigError, Pipeline, Settings
 from daemon import composition, owner
 from handlers.facts import RetraindError
+
+if TYPE_CHECKING:
+    from daemon.reconcile import Doors
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +58,9 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         yield Finding("pipelines", ok=False, told=str(error))
         return
     for name, (pipeline, doors) in works.items():
-        yield _check(f"{name}: table", lambda d=doors, p=pipeline: _table(d, p))
-        yield _check(f"{name}: MLflow", lambda d=doors: _registry(d))
-        yield _check(f"{name}: endpoint", lambda d=doors: _endpoint(d))
+        yield _check(f"{name}: table", partial(_table, doors, pipeline))
+        yield _check(f"{name}: MLflow", partial(_registry, doors))
+        yield _check(f"{name}: endpoint", partial(_endpoint, doors))
 
 
 def _check(what: str, look: Callable[[], str]) -> Finding:
@@ -97,7 +101,7 @@ def _session(settings: Settings) -> str:
     return f"Spark {session.version} on {session.sparkContext.master}"
 
 
-def _table(doors: Any, pipeline: Any) -> str:  # noqa: ANN401 (see composition.doors)
+def _table(doors: Doors, pipeline: Pipeline) -> str:
     from handlers.rows import choose  # noqa: PLC0415 (slow to import)
 
     head = doors.table.head()
@@ -108,11 +112,11 @@ def _table(doors: Any, pipeline: Any) -> str:  # noqa: ANN401 (see composition.d
     )
 
 
-def _registry(doors: Any) -> str:  # noqa: ANN401 (see composition.doors)
+def _registry(doors: Doors) -> str:
     return f"answers; {len(doors.registry.history())} decisions kept"
 
 
-def _endpoint(doors: Any) -> str:  # noqa: ANN401 (see composition.doors)
+def _endpoint(doors: Doors) -> str:
     serving = doors.endpoint.serving()
     answers = f"answers as version {serving}" if serving else "nothing is served yet"
     return f"{doors.endpoint.where}: {answers}"

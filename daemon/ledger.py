@@ -5,6 +5,7 @@ Verdict, champion and cursor move in one transaction.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -116,15 +117,19 @@ class Ledger(Store):
         return Champion(model, to_time(row["since"]), row["how"], row["reason"])
 
     def before(self, pipeline: str, version: str) -> Model | None:
-        """Give the champion promoted before this one, leaving out those that failed to serve."""
+        """Give the champion that this one replaced, leaving out those that failed to serve."""
+        return self._last_good(pipeline, version)
+
+    def _last_good(self, pipeline: str, before: str | None = None) -> Model | None:
         row = self.one(
-            "SELECT version, run_id FROM champions WHERE pipeline = ?1 AND how = 'promoted' "
+            "SELECT version, run_id FROM champions WHERE pipeline = ?1 AND version IS NOT NULL "
             "AND version NOT IN (SELECT version FROM deployments WHERE pipeline = ?1 "
             "                    AND outcome = 'refused') "
-            "AND id < (SELECT min(id) FROM champions WHERE pipeline = ?1 AND version = ?2) "
+            "AND (?2 IS NULL OR id < (SELECT min(id) FROM champions "
+            "                         WHERE pipeline = ?1 AND version = ?2)) "
             "ORDER BY id DESC LIMIT 1",
             pipeline,
-            version,
+            before,
         )
         return Model(row["version"], row["run_id"]) if row else None
 
@@ -219,14 +224,17 @@ class Ledger(Store):
         with self.write() as db:
             for record in records:
                 self._ensure(db, record.pipeline)
-                db.execute(
-                    "INSERT INTO deltas (pipeline, sequence, state, delta, retry_of, opened_at) "
+                missing = db.execute(
+                    "INSERT OR IGNORE INTO deltas "
+                    "(pipeline, sequence, state, delta, retry_of, opened_at) "
                     "VALUES (?, ?, 'open', ?, ?, ?)",
                     (
                         record.pipeline, record.sequence, DELTA.dump_json(record.delta).decode(),
                         record.retry_of, record.opened_at.isoformat(),
                     ),
                 )  # fmt: skip
+                if not missing.rowcount:
+                    continue  # a first delta that was split or abandoned leaves no cursor
                 self._settle(db, record)
                 count += 1
                 last = record
@@ -246,7 +254,10 @@ class Ledger(Store):
         """
         with self.write() as db:
             self._note_deployment(db, pipeline, model.version, "refused", reason)
-            successor = self.before(pipeline, model.version)
+            current = self.champion(pipeline)
+            if current and current.model.version != model.version:
+                return current.model  # an operator chose another one in the meantime
+            successor = self._last_good(pipeline)
             self._crown(db, pipeline, successor, "fell back", reason)
         return successor
 
@@ -275,6 +286,8 @@ class Ledger(Store):
     def retry(self, pipeline: str, who: str, records: Sequence[Record]) -> None:
         """Open parked deltas anew, and let postponed ones be tried at once."""
         with self.write(owned=False) as db:
+            parked = {record.sequence for record in self.parked(pipeline)}
+            records = [record for record in records if record.sequence in parked]
             for record in records:
                 self._open(db, pipeline, record.delta, record.sequence)
             db.execute(
@@ -310,7 +323,7 @@ class Ledger(Store):
             "UPDATE deltas SET state = ?, record = ?, closed_at = ? "
             "WHERE pipeline = ? AND sequence = ? AND state = 'open'",
             (
-                record.state.value, RECORD.dump_json(record).decode(),
+                record.state.value, json.dumps(RECORD.dump_python(record, mode="json")),
                 record.closed_at.isoformat(), record.pipeline, record.sequence,
             ),
         )  # fmt: skip

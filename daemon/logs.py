@@ -11,13 +11,21 @@ import structlog
 
 Renderer = Callable[[Any, str, MutableMapping[str, Any]], str | bytes]
 
+# Local variables may be secrets, or rows of the table.
+TRACEBACKS = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+
 
 def configure(
-    *, verbose: bool = False, to: TextIO = sys.stderr, render: Renderer | None = None
+    *, verbose: bool = False, to: TextIO | None = None, render: Renderer | None = None
 ) -> None:
     """Set up structlog and the standard library's loggers of the packages below it."""
+    to = to or sys.stderr  # as it is now: kernels and test runners replace it
     renderer = render or (
-        structlog.dev.ConsoleRenderer() if to.isatty() else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(
+            exception_formatter=structlog.dev.RichTracebackFormatter(show_locals=False)
+        )
+        if to.isatty()
+        else structlog.processors.JSONRenderer()
     )
     before: list[Any] = [
         structlog.contextvars.merge_contextvars,
@@ -25,7 +33,7 @@ def configure(
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     if not isinstance(renderer, structlog.dev.ConsoleRenderer):
-        before.append(structlog.processors.dict_tracebacks)
+        before.append(structlog.processors.ExceptionRenderer(TRACEBACKS))
     structlog.configure(
         processors=[*before, renderer],
         wrapper_class=structlog.make_filtering_bound_logger("debug" if verbose else "info"),

@@ -11,10 +11,10 @@ from handlers.facts import GiveUp
 def rollback(book: Ledger, pipeline: str, to: str | None, reason: str) -> str:
     """Make an earlier champion the champion again."""
     current = book.champion(pipeline)
-    if current is None:
-        raise GiveUp(f"{pipeline} has no champion yet.", "There is nothing to roll back.")
-    version = current.model.version
-    if to == version:
+    version = current.model.version if current else "none"
+    if current is None and to is None:
+        raise GiveUp(f"{pipeline} has no champion now.", "`--to` names an earlier one, if any.")
+    if current and to == version:
         raise GiveUp(f"Version {to} is the champion already.", "Nothing was changed.")
     model = book.promoted(pipeline, to) if to else book.before(pipeline, version)
     if model is None:

@@ -6,8 +6,8 @@ import os
 import secrets
 import socket
 from collections.abc import Callable
-from dataclasses import replace
 from datetime import datetime, timedelta
+from time import monotonic
 
 import psutil
 
@@ -41,20 +41,26 @@ def claim(store: Store, me: Owner, wait: Wait) -> Owner:
         raise _refusal(former)
     if former is not None and former.host != me.host:
         _watch(store, former, wait)
-    if not store.claim(me, instead_of=former):
-        raise _refusal(store.owner() or me)
-    return me
+    if store.claim(me, instead_of=former):
+        return me
+    winner = store.owner()
+    if winner is None:  # the former gave it up just now
+        return claim(store, me, wait)
+    raise _refusal(winner)
 
 
 def _watch(store: Store, former: Owner, wait: Wait) -> None:
-    """Wait until a heartbeat of another host proves dead; refuse as soon as it moves."""
-    until = former.beat_at + timedelta(seconds=DEAD_AFTER)
-    while now() < until:
-        wait(min(1.0, max(0.0, (until - now()).total_seconds())))
+    """Wait until a heartbeat of another host proves dead; refuse as soon as it moves.
+
+    Only this host's clock counts: the two may differ by more than `DEAD_AFTER`.
+    """
+    until = monotonic() + DEAD_AFTER
+    while (left := until - monotonic()) > 0:
+        wait(min(1.0, left))
         seen = store.owner()
-        if seen is not None and seen != replace(former, beat_at=seen.beat_at):
-            raise _refusal(seen)
-        if seen is not None and seen.beat_at != former.beat_at:
+        if seen is None:
+            return
+        if seen != former:
             raise _refusal(seen)
 
 

@@ -155,28 +155,36 @@ class Store:
                 "Use the newer retraind that wrote it.",
             )
         if found == 0:
-            self._db.executescript(f"BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;")
+            with self.write(owned=False) as db:
+                if db.execute("PRAGMA user_version").fetchone()[0] == 0:  # else another was faster
+                    for statement in SCHEMA.split(";"):
+                        db.execute(statement)
+                    db.execute(f"PRAGMA user_version = {VERSION}")
 
     @contextmanager
     def write(self, *, owned: bool = True) -> Iterator[sqlite3.Connection]:
         """Run one transaction; the daemon's own first proves that it still owns the state."""
-        with self._lock:
+        with self._lock, self._outages("written"):
+            self._db.execute("BEGIN IMMEDIATE")
             try:
-                self._db.execute("BEGIN IMMEDIATE")
-                try:
-                    if owned:
-                        self._prove_ownership()
-                    yield self._db
-                    self._db.execute("COMMIT")
-                except BaseException:
-                    if self._db.in_transaction:
-                        self._db.execute("ROLLBACK")
-                    raise
-            except sqlite3.OperationalError as error:
-                raise TryLater(
-                    f"The ledger {self.path} could not be written: {error}.",
-                    "Look for a full disk or a lock held by another program.",
-                ) from error
+                if owned:
+                    self._prove_ownership()
+                yield self._db
+                self._db.execute("COMMIT")
+            except BaseException:
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+                raise
+
+    @contextmanager
+    def _outages(self, verb: str) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise TryLater(
+                f"The ledger {self.path} could not be {verb}: {error}.",
+                "Look for a full disk or a lock held by another program.",
+            ) from error
 
     def _prove_ownership(self) -> None:
         row = self._db.execute("SELECT token, host, pid FROM owner").fetchone()
@@ -189,13 +197,13 @@ class Store:
 
     def one(self, sql: str, *values: object) -> sqlite3.Row | None:
         """Read one row."""
-        with self._lock:
+        with self._lock, self._outages("read"):
             row: sqlite3.Row | None = self._db.execute(sql, values).fetchone()
             return row
 
     def all(self, sql: str, *values: object) -> list[sqlite3.Row]:
         """Read all rows."""
-        with self._lock:
+        with self._lock, self._outages("read"):
             return self._db.execute(sql, values).fetchall()
 
     def now(self) -> str:

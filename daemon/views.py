@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
 from config.settings import Settings
 from daemon.ledger import Ledger
 from daemon.owner import living
-from handlers.facts import Record
+from handlers.facts import Record, Scores
 
 View = dict[str, Any]
 
@@ -91,12 +92,21 @@ def decision(record: Record) -> View:
         "run_id": record.model.run_id if record.model else None,
         "against": verdict.against if verdict else None,
         "metric": verdict.metric if verdict else None,
-        "challenger": dict(verdict.challenger) if verdict else None,
-        "champion": dict(verdict.champion) if verdict and verdict.champion else None,
-        "gain": verdict.gain if verdict else None,
+        "challenger": _scores(verdict.challenger) if verdict else None,
+        "champion": _scores(verdict.champion) if verdict and verdict.champion else None,
+        "gain": _finite(verdict.gain) if verdict else None,
         "held_out_rows": verdict.rows if verdict else None,
         "retry_of": record.retry_of,
     }  # fmt: skip
+
+
+def _scores(scores: Scores) -> dict[str, float | None]:
+    return {name: _finite(score) for name, score in scores.items()}
+
+
+def _finite(number: float | None) -> float | None:
+    """Leave out what JSON cannot tell: infinity, and what is no number."""
+    return number if number is not None and math.isfinite(number) else None
 
 
 def history(records: Iterable[Record]) -> list[View]:

@@ -195,12 +195,14 @@ def _labels(column: pa.ChunkedArray, task: Task) -> pd.Series[Any]:
             ) from error
         if pc.any(pc.is_inf(numbers)).as_py():
             raise GiveUp("A label is infinite.", "Correct it, then `retraind retry`.")
-        return numbers.to_pandas()
+        values: pd.Series[Any] = numbers.to_pandas()
+        return values
     if pa.types.is_boolean(column.type):
         column = column.cast(pa.int8())
     elif pa.types.is_decimal(column.type):
         column = column.cast(pa.float64())
-    return column.cast(pa.string()).to_pandas()
+    names: pd.Series[Any] = column.cast(pa.string()).to_pandas()
+    return names
 
 
 def _part(frame: pd.DataFrame, labels: pd.Series[Any], mask: np.ndarray[Any, Any]) -> Part:

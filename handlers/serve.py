@@ -62,8 +62,8 @@ class Refusal(Exception):
     @property
     def response(self) -> Response:
         """Give the body that MLflow gives."""
-        body = {"error_code": self.status.name, "message": str(self)}
-        return Response(json.dumps(body), self.status, media_type="application/json")
+        body = json.dumps({"error_code": self.status.name, "message": str(self)})
+        return Response(body, self.status, media_type="application/json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -275,16 +275,22 @@ class Server:
 
 
 async def _body(request: Request) -> bytes:
-    """Read a body, and no more of it than is allowed, whatever its header says."""
-    size, chunks = 0, []
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > LARGEST_BODY:
-            raise Refusal(
-                HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
-                f"the body is larger than {LARGEST_BODY} bytes; send the rows in several requests",
-            )
-        chunks.append(chunk)
+    """Read a body, and hold no more of it than is allowed, whatever its header says.
+
+    uvicorn reads and forgets the rest: a client that cannot send it never sees the refusal.
+    """
+    declared = request.headers.get("content-length", "")
+    size, chunks = int(declared) if declared.isdecimal() else 0, []
+    if size <= LARGEST_BODY:
+        size = 0
+        async for chunk in request.stream():
+            size += len(chunk)
+            if size > LARGEST_BODY:
+                break
+            chunks.append(chunk)
+    if size > LARGEST_BODY:
+        message = f"the body exceeds {LARGEST_BODY >> 20} MiB; send the rows in several requests"
+        raise Refusal(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, message)
     return b"".join(chunks)
 
 
@@ -321,6 +327,9 @@ def main() -> None:
         listening = socket.create_server((licence.host, licence.port), family=family, backlog=2048)
     except OSError as error:
         parser.error(f"cannot listen on {licence.host} port {licence.port}: {error.strerror}")
+    # Accepted connections inherit it. asyncio would set it, but not where a socket's protocol is
+    # left open, as here; without it an answer in two packets takes 40 ms instead of one.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     held = Licence.read(home)
     if held is None or held.token != licence.token:
         parser.error("the licence was withdrawn")

@@ -87,15 +87,15 @@ def train(part: Part, columns: Columns, task: Task, settings: Train, progress: P
 
 def parameters(task: Task, classes: int, settings: Train) -> dict[str, Any]:
     """Give the XGBoost parameters: gentle, then the configured, then those the task fixes."""
-    objective: Mapping[str, Any] = {
+    objectives: Mapping[Task, Mapping[str, Any]] = {
         "binary": {"objective": "binary:logistic", "eval_metric": "logloss"},
         "multiclass": {
             "objective": "multi:softprob", "eval_metric": "mlogloss", "num_class": classes,
         },
         "regression": {"objective": "reg:squarederror", "eval_metric": "rmse"},
-    }[task]  # fmt: skip
+    }  # fmt: skip
     fixed = {"seed": settings.seed, "nthread": settings.threads, "verbosity": 1}
-    return {**GENTLE, **settings.parameters, **objective, **fixed}
+    return {**GENTLE, **settings.parameters, **objectives[task], **fixed}
 
 
 def check_parameters(task: Task, settings: Train) -> None:
@@ -160,9 +160,10 @@ def _classes(labels: pd.Series[Any], task: Task) -> tuple[str, ...]:
 
 def _rank(name: str) -> tuple[bool, float, str]:
     try:
-        return False, float(name), name
+        number = float(name)
     except ValueError:
-        return True, 0.0, name
+        number = np.nan
+    return (True, 0.0, name) if np.isnan(number) else (False, number, name)
 
 
 def _target(labels: pd.Series[Any], task: Task, classes: tuple[str, ...]) -> np.ndarray[Any, Any]:

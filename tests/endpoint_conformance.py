@@ -30,7 +30,7 @@ FEATURES = (
     Feature("chip", "boolean"),
     Feature("seen", "time"),
 )
-OBJECTIVES = {
+OBJECTIVES: dict[str, dict[str, Any]] = {
     "binary": {"objective": "binary:logistic"},
     "multiclass": {"objective": "multi:softprob", "num_class": 3},
     "regression": {"objective": "reg:squarederror"},
@@ -67,7 +67,8 @@ def make_rows(count: int, seed: int = 0) -> pd.DataFrame:
             "seen": pd.Timestamp("2026-01-01") + pd.to_timedelta(draw.random(count) * 1e7, "s"),
         }
     )
-    return rows.mask(draw.random(rows.shape) < 0.1)
+    holes: pd.DataFrame = rows.mask(draw.random(rows.shape) < 0.1)
+    return holes
 
 
 def train_models(root: Path) -> Models:
@@ -122,7 +123,7 @@ class EndpointConformance:
     @pytest.mark.parametrize(
         ("column", "cells"),
         [
-            ("amount", [np.nan, None, pd.NA, pd.NaT, np.inf, -np.inf, Decimal("NaN")]),
+            ("amount", [np.nan, None, pd.NA, np.inf, -np.inf, Decimal("NaN")]),
             ("amount", [Decimal("12.5"), np.float32(0.1), np.int8(-3), 10**30, True, np.True_]),
             ("country", [None, np.nan, "FR", "é", "never seen", "\ud800", "", '"\\\n']),
             ("chip", [None, True, False, np.bool_(1), 1, 0, "TRUE", "false"]),

@@ -31,7 +31,7 @@ def modules() -> list[str]:
     return [
         name
         for room in ROOMS
-        for name in (room, *(m.name for m in pkgutil.walk_packages([ROOT / room], f"{room}.")))
+        for name in (room, *(m.name for m in pkgutil.walk_packages([str(ROOT / room)], f"{room}.")))
     ]
 
 
