@@ -120,7 +120,7 @@ class Train(Section):
     """Boosting rounds (trees per class)."""
     parameters: dict[str, bool | int | float | str] = {}
     """XGBoost parameters on top of the gentle defaults (depth 4, eta 0.1, subsample 0.8, ...)."""
-    holdout: float = Field(0.2, gt=0, lt=0.9)
+    holdout: float = Field(0.2, ge=0.001, lt=0.9)
     """Share of the rows, chosen by a hash of the row key, that no model ever trains on."""
     salt: str = "retraind"
     """Key of that hash. Changing it makes new models incomparable with the old ones."""
@@ -154,6 +154,8 @@ class Promote(Section):
     """Metric that decides; default log_loss for classes, rmse for regression."""
     min_gain: float = Field(0.0, ge=0)
     """The challenger must be better by more than this, in units of the metric."""
+    min_held_out: int = Field(30, ge=1)
+    """Nothing is promoted on fewer held-out rows than this."""
 
 
 class LocalEndpoint(Section):

@@ -108,7 +108,7 @@ def demo(
     state: Annotated[
         Path | None, typer.Option(help="Folder to use; default a new one under retraind-state.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the generated rows.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the generated rows.")] = 0,
 ) -> None:
     """See the whole story on this machine: table, daemon, endpoint, and batches that arrive.
 
@@ -164,7 +164,7 @@ def append(
     signal: Annotated[
         bool, typer.Option(help="With --no-signal the label is drawn at random.")
     ] = True,
-    seed: Annotated[int, typer.Option(help="Seed of the generated rows.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the generated rows.")] = 0,
     *,
     as_json: AsJson = False,
 ) -> None:
@@ -180,13 +180,8 @@ def append(
         raise typer.BadParameter(msg)
     settings = _settings(config)
     name = _pick(settings, pipeline)
-    if file is None:
-        source: Recipe | Path = Recipe(
-            rows or 0, seed, -1 if batch is None else batch, drift, signal
-        )
-    else:
-        source = file
-    done = produce.append(settings, name, source, mode)
+    source = file or Recipe(rows or 0, seed, batch or 0, drift, signal)
+    done = produce.append(settings, name, source, mode, follow=batch is None)
     _show(done, as_json, f"{done['rows']} rows in snapshot {done['snapshot']} of {done['table']}")
 
 

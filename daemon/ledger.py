@@ -99,8 +99,8 @@ class Ledger(Store):
     def history(self, pipeline: str | None = None, limit: int = 20) -> list[Record]:
         """Give closed deltas, newest first."""
         rows = self.all(
-            "SELECT record FROM deltas WHERE record IS NOT NULL AND (?1 IS NULL OR pipeline = ?1) "
-            "ORDER BY closed_at DESC, sequence DESC LIMIT ?2",
+            "SELECT record FROM deltas WHERE record IS NOT NULL AND coalesce(?, pipeline) = pipeline "
+            "ORDER BY closed_at DESC, sequence DESC LIMIT ?",
             pipeline,
             limit,
         )
@@ -122,11 +122,11 @@ class Ledger(Store):
 
     def _last_good(self, pipeline: str, before: str | None = None) -> Model | None:
         row = self.one(
-            "SELECT version, run_id FROM champions WHERE pipeline = ?1 AND version IS NOT NULL "
-            "AND version NOT IN (SELECT version FROM deployments WHERE pipeline = ?1 "
-            "                    AND outcome = 'refused') "
-            "AND (?2 IS NULL OR id < (SELECT min(id) FROM champions "
-            "                         WHERE pipeline = ?1 AND version = ?2)) "
+            "SELECT version, run_id FROM champions AS c WHERE pipeline = ? AND version IS NOT NULL "
+            "AND NOT EXISTS (SELECT 1 FROM deployments WHERE pipeline = c.pipeline "
+            "                AND version = c.version AND outcome = 'refused') "
+            "AND NOT EXISTS (SELECT 1 FROM champions WHERE pipeline = c.pipeline "
+            "                AND version = ? AND id <= c.id) "
             "ORDER BY id DESC LIMIT 1",
             pipeline,
             before,

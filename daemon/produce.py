@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
 from config.settings import Settings
 from daemon import composition
 from handlers.append import Mode, read_file
@@ -17,15 +15,20 @@ from handlers.facts import TryLater
 from handlers.table import Table
 
 
-def append(settings: Settings, name: str, source: Recipe | Path, mode: Mode) -> dict[str, Any]:
+def append(
+    settings: Settings, name: str, source: Recipe | Path, mode: Mode, *, follow: bool = False
+) -> dict[str, Any]:
     """Commit generated rows or a file's as one snapshot; gives what was committed.
 
-    A recipe with a negative batch is the next in the table's story.
+    With `follow`, the recipe's batch is the one that follows those in the table.
     """
     pipeline = settings.pipelines[name]
     sessions = composition.sessions(settings)
     table = Table(sessions, pipeline.table, pipeline.branch)
-    rows = _generated(source, table) if isinstance(source, Recipe) else read_file(source)
+    if isinstance(source, Recipe):
+        rows = cards(replace(source, batch=_commits(table)) if follow else source)
+    else:
+        rows = read_file(source)
     commit(sessions, pipeline.table, rows, mode, pipeline.row_key, settings.state_dir / "tmp")
     head = table.head()
     return {
@@ -34,10 +37,6 @@ def append(settings: Settings, name: str, source: Recipe | Path, mode: Mode) -> 
         "rows": rows.num_rows,
         "snapshot": head.snapshot_id if head else None,
     }
-
-
-def _generated(recipe: Recipe, table: Table) -> pa.Table:
-    return cards(recipe if recipe.batch >= 0 else replace(recipe, batch=_commits(table)))
 
 
 def _commits(table: Table) -> int:

@@ -134,7 +134,7 @@ class Reconciler:
             return None
         if standing.one_by_one_until:
             delta = first(delta)
-        elif 0 < delta.rows < (least := self._pipeline.delta.min_rows):
+        elif delta.brings_rows and delta.rows < (least := self._pipeline.delta.min_rows):
             self._say(f"{waiting} for min_rows: {least}", delta.cursor)
             return None
         return self._open(delta)
@@ -184,7 +184,7 @@ class Reconciler:
         delta = work.delta
         if work.retry_of is None and not self._table.contains(delta.end_id):
             return self._keep(work, State.ABANDONED, f"snapshot {delta.end_id} left the history")
-        if not delta.rows:
+        if not delta.brings_rows:
             return self._keep(work, State.SKIPPED, skipped(delta))
         champion = self._champion()
         columns = rows.choose(self._table.schema(), self._pipeline, self._also(champion))

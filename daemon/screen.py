@@ -27,7 +27,7 @@ def _pipeline(item: dict[str, Any]) -> RenderableType:
     grid.add_column(style="bright_black")
     grid.add_column(overflow="fold")
     for label, value in _lines(item):
-        grid.add_row(label, Text(value))
+        grid.add_row(label, _plain(value))
     return Group(Text(f"\n{item['name']}", style="bold"), grid)
 
 
@@ -67,9 +67,16 @@ def history_text(decisions: list[dict[str, Any]]) -> RenderableType:
         table.add_row(
             _when(item["closed_at"]), item["pipeline"], str(item["delta"]), f"{item['rows']:,}",
             Text(item["state"], style=STYLES.get(item["state"], "")), item["version"] or "",
-            Text(item["reason"]),
+            _plain(item["reason"]),
         )  # fmt: skip
     return table
+
+
+def _plain(text: str) -> Text:
+    """Draw a text as it is; escape sequences in it must not command the terminal."""
+    return Text(
+        "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+    )
 
 
 def _when(iso: str) -> str:

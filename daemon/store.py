@@ -165,8 +165,8 @@ class Store:
     def write(self, *, owned: bool = True) -> Iterator[sqlite3.Connection]:
         """Run one transaction; the daemon's own first proves that it still owns the state."""
         with self._lock, self._outages("written"):
-            self._db.execute("BEGIN IMMEDIATE")
             try:
+                self._db.execute("BEGIN IMMEDIATE")
                 if owned:
                     self._prove_ownership()
                 yield self._db

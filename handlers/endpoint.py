@@ -214,6 +214,7 @@ class LocalEndpoint:
             _end(process)
         if self._child and self._child.poll() is None:
             _end(psutil.Process(self._child.pid))  # It did not get as far as to listen.
+            self._child.wait()
         # Last, because without it a `stop` that was killed could never be finished.
         (self._home / LICENCE).unlink(missing_ok=True)
 

@@ -61,11 +61,12 @@ class Snapshot:
     @property
     def kind(self) -> Kind:
         """Classify by operation and summary: unknown operations that add rows are rewrites."""
-        if self.operation == "replace":
-            return Kind.COMPACTION
+        files = self.count("added-data-files")
         if self.operation == "append":
-            return Kind.APPEND if self.added else Kind.EMPTY
-        if self.added:
+            return Kind.APPEND if self.added or files else Kind.EMPTY
+        if self.operation == "replace" and self.added <= self.count("deleted-records"):
+            return Kind.COMPACTION
+        if self.added or (files and "added-records" not in self.summary):
             return Kind.REWRITE
         removed = ("deleted-records", "added-position-deletes", "added-equality-deletes")
         return Kind.DELETE if any(map(self.count, removed)) else Kind.EMPTY
@@ -114,10 +115,21 @@ class Delta:
 
     @property
     def exact(self) -> bool:
-        """Whether `rows` is exact: delete files hide rows that the totals still count."""
-        return self.start_id is not None or not (
-            self.snapshots and self.snapshots[-1].count("total-delete-files")
-        )
+        """Whether `rows` is exact: delete files hide rows, and not every writer counts."""
+        if self.start_id is None:
+            last = self.snapshots[-1:]
+            return all("total-records" in s.summary for s in last) and not any(
+                s.count("total-delete-files") for s in last
+            )
+        appends = (s for s in self.snapshots if s.kind is Kind.APPEND)
+        return all("added-records" in s.summary for s in appends)
+
+    @property
+    def brings_rows(self) -> bool:
+        """Whether there is anything to read; a writer that does not count may leave it open."""
+        if self.start_id is None:
+            return bool(self.rows) or not self.exact
+        return any(s.kind is Kind.APPEND for s in self.snapshots)
 
 
 Scores = Mapping[str, float]

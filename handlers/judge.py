@@ -12,7 +12,7 @@ from sklearn import metrics
 from config.settings import Pipeline
 from handlers.facts import Decision, Scores, Verdict
 from handlers.rows import Part
-from handlers.scorer import Scorer
+from handlers.scorer import BadInput, Scorer
 
 LOWER_IS_BETTER = frozenset({"log_loss", "brier", "rmse", "mae"})
 WORDS = {
@@ -41,22 +41,27 @@ def judge(
 ) -> Verdict:
     """Compare on rows that neither model has trained on.
 
-    The champion is always scored again: a stored score belongs to other rows. Without a
-    champion the challenger must beat the trivial predictor (the training labels' class
-    frequencies, or their mean).
+    The champion is always scored again: a stored score belongs to other rows. Where there is no
+    champion, or one that cannot score the rows any more, the challenger must beat the trivial
+    predictor (the training labels' class frequencies, or their mean).
     """
-    metric, margin = pipeline.metric, pipeline.promote.min_gain
-    scores = measure(challenger, held_out)
-    theirs = measure(champion.scorer, held_out) if champion else None
-    trivial = _measure_trivial(challenger, train, held_out)
-    rival = theirs if theirs is not None else trivial
+    metric, rows = pipeline.metric, len(held_out.rows)
+    scores, trivial = measure(challenger, held_out), _measure_trivial(challenger, train, held_out)
+    theirs, unfit = _measure_champion(champion, held_out)
+    rival = trivial if theirs is None else theirs
     gain = _gain(metric, scores, rival)
-    better = gain is not None and gain > margin
+    doubt = _doubt(pipeline, gain, rows)
+    whose = f"champion {champion.version}'s" if champion and theirs else "the trivial predictor's"
+    outcome = f"kept champion {champion.version}" if champion else "promoted nothing"
+    compared = f"{rows} held-out rows"
+    if gain is not None:
+        word = WORDS.get(metric, metric)
+        compared = f"{word} {scores[metric]:.4f} against {whose} {rival[metric]:.4f} on {compared}"
     return Verdict(
-        decision=Decision.PROMOTE if better else Decision.KEEP,
-        sentence=_sentence(metric, gain, scores, rival, margin, len(held_out.rows), champion),
+        decision=Decision.PROMOTE if doubt is None else Decision.KEEP,
+        sentence=f"{'promoted' if doubt is None else outcome}: {unfit}{compared}{doubt or ''}",
         metric=metric,
-        rows=len(held_out.rows),
+        rows=rows,
         challenger=scores,
         champion=theirs,
         trivial=trivial,
@@ -65,29 +70,34 @@ def judge(
     )
 
 
+def _measure_champion(champion: Champion | None, held_out: Part) -> tuple[Scores | None, str]:
+    """Score the champion on the rows, or say why it cannot be."""
+    if champion is None:
+        return None, "no champion yet, and "
+    try:
+        return measure(champion.scorer, held_out), ""
+    except BadInput as error:
+        return None, f"champion {champion.version} cannot score these rows ({error}), and "
+
+
+def _doubt(pipeline: Pipeline, gain: float | None, rows: int) -> str | None:
+    """Say why the challenger is not promoted; None if nothing speaks against it."""
+    margin, least = pipeline.promote.min_gain, pipeline.promote.min_held_out
+    if rows < least:
+        return f", where at least {least} are asked for a promotion"
+    if gain is None:
+        return f", on which {WORDS.get(pipeline.metric, pipeline.metric)} cannot be computed"
+    if gain > margin:
+        return None
+    return f", a gain of {gain:+.4f} where more than {margin:.4f} is asked" if gain > 0 else ""
+
+
 def _gain(metric: str, scores: Scores, rival: Scores) -> float | None:
     """Give by how much the challenger is better; None where the metric is undefined."""
     if metric not in scores or metric not in rival:
         return None
     difference = scores[metric] - rival[metric]
     return -difference if metric in LOWER_IS_BETTER else difference
-
-
-def _sentence(
-    metric: str, gain: float | None, scores: Scores, rival: Scores, margin: float, rows: int,
-    champion: Champion | None,
-) -> str:  # fmt: skip
-    word = WORDS.get(metric, metric)
-    whose = f"champion {champion.version}'s" if champion else "the trivial predictor's"
-    kept = f"kept champion {champion.version}" if champion else "promoted nothing"
-    if gain is None:
-        return f"{kept}: {word} cannot be computed on {rows} held-out rows"
-    compared = f"{word} {scores[metric]:.4f} against {whose} {rival[metric]:.4f}"
-    if gain > margin:
-        first = "" if champion else "no champion yet, and "
-        return f"promoted: {first}{compared} on {rows} held-out rows"
-    short = f", a gain of {gain:+.4f} where more than {margin:.4f} is asked" if gain > 0 else ""
-    return f"{kept}: {compared} on {rows} held-out rows{short}"
 
 
 def measure(model: Scorer, part: Part) -> Scores:

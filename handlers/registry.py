@@ -2,21 +2,25 @@
 
 A run counts only once its run key is set, which is written last: what a crash left half-done is
 never found again, and is tidied when the same work is done anew. Only client calls that MLflow
-2.19 and 3 share are used.
+2.19 and 3 share are used, and a platform's own store is trusted with little: its searches may come
+in any order and match more than was asked for, and it may have no aliases.
 """
 
 from __future__ import annotations
 
 import json
 import shutil
+import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout, suppress
 from dataclasses import replace
+from functools import partial
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import mlflow.artifacts
 import mlflow.pyfunc
 import numpy as np
 import pandas as pd
@@ -31,8 +35,11 @@ from handlers import scorer as scorer_module
 from handlers.facts import Decision, Model, Record, State, TryLater
 from handlers.scorer import Scorer
 
+T = TypeVar("T")
 RECORD = TypeAdapter(Record)
 KEY = "retraind.run_key"
+WORK = "retraind.work"
+CLOUDERA = "cml:"
 ABOUT = "retraind.json"
 PROOF = "proof.parquet"
 SCORE = "retraind_score_"
@@ -69,9 +76,12 @@ class Registry:
     def find(self, key: str) -> Record | None:
         """Find the completed work of a run key, None if it was never completed."""
         with self._outages():
-            client, experiment = self._connect()
-            runs = client.search_runs([experiment], f"tags.`{KEY}` = '{key}'", max_results=1)
-            return self._record_of(runs[0]) if runs else None
+            for run in self._search(KEY, key):
+                record = self._record_of(run)
+                if run.info.status == "RUNNING":  # killed between its key and its end
+                    self._end(run.info.run_id, record)
+                return record
+            return None
 
     def history(self) -> list[Record]:
         """Give the records of all completed runs in the order of their decisions."""
@@ -95,10 +105,7 @@ class Registry:
         """
         with self._outages():
             client, experiment = self._connect()
-            self._tidy(record)
-            run = client.create_run(
-                experiment, tags={"retraind.work": record.key}, run_name=_name(record)
-            )
+            run = client.create_run(experiment, tags={WORK: record.key}, run_name=_name(record))
             run_id = run.info.run_id
             if scorer is not None and sample is not None:
                 self._log_model(run_id, scorer, sample)
@@ -107,14 +114,15 @@ class Registry:
             client.log_batch(run_id, _metrics(record), _params(record), _tags(record))
             client.set_tag(run_id, "retraind.code_version", self._code_version)
             client.log_dict(run_id, RECORD.dump_python(record, mode="json"), ABOUT)
+            self._tidy(record, run_id)
             client.set_tag(run_id, KEY, record.key)
-            client.set_terminated(run_id, "FAILED" if record.state is State.PARKED else "FINISHED")
+            self._end(run_id, record)
             return record
 
     def point(self, alias: str, version: str) -> bool:
-        """Point an alias at a version; False where the registry has no aliases."""
-        client, _ = self._connect()
+        """Point an alias at a version; False where there are no aliases, or nobody answers."""
         try:
+            client, _ = self._connect()
             client.set_registered_model_alias(self.model_name, alias, version)
         except (MlflowException, NotImplementedError, AttributeError):
             return False
@@ -122,12 +130,12 @@ class Registry:
 
     def pointed(self, alias: str) -> str | None:
         """Say which version an alias points at; None if none does, or there are no aliases."""
-        client, _ = self._connect()
-        try:
-            found = client.get_model_version_by_alias(self.model_name, alias)
-        except (MlflowException, NotImplementedError, AttributeError):
-            return None
-        return str(found.version)
+        with self._outages():
+            client, _ = self._connect()
+            found = self._if_offered(
+                partial(client.get_model_version_by_alias, self.model_name, alias)
+            )
+            return str(found.version) if found else None
 
     def fetch(self, model: Model, home: Path) -> Path:
         """Bring a model version to this machine once; the folder holds `scorer/` and the proof."""
@@ -161,26 +169,60 @@ class Registry:
             else:
                 experiment = found.experiment_id
             self._connection = client, experiment
+        # MLflow 2 takes the server of an artifact from here, whatever the client was given.
+        mlflow.set_tracking_uri(self._uris[0])
+        if self._uris[0].startswith(CLOUDERA):
+            # Cloudera's store finds a run only in the experiment that was set last.
+            mlflow.set_experiment(experiment_id=self._connection[1])
         return self._connection
 
+    def _search(self, tag: str, value: str) -> list[Run]:
+        client, experiment = self._connect()
+        found = client.search_runs([experiment], f"tags.`{tag}` = '{value}'")
+        return [run for run in found if run.data.tags.get(tag) == value]
+
     def _record_of(self, run: Run) -> Record:
-        client, _ = self._connect()
         with tempfile.TemporaryDirectory() as scratch:
-            path = client.download_artifacts(run.info.run_id, ABOUT, scratch)
+            path = mlflow.artifacts.download_artifacts(
+                artifact_uri=f"{run.info.artifact_uri}/{ABOUT}", dst_path=scratch
+            )
             return RECORD.validate_json(Path(path).read_bytes())
 
-    def _tidy(self, record: Record) -> None:
-        """Close what an interrupted attempt at the same work left behind."""
-        client, experiment = self._connect()
-        for run in client.search_runs([experiment], f"tags.`retraind.work` = '{record.key}'"):
-            if run.info.status == "RUNNING":
-                client.set_terminated(run.info.run_id, "KILLED")
+    def _tidy(self, record: Record, run_id: str) -> None:
+        """Close what other attempts at the same work left behind.
+
+        It comes late, so that it meets as well what the HTTP client made twice in this attempt,
+        when a server did what it was asked to but its answer was lost.
+        """
+        client, _ = self._connect()
+        for run in self._search(WORK, record.key):
+            if run.info.run_id == run_id:
+                continue
             if KEY in run.data.tags:
                 # Judged against a champion that is gone: superseded by the run that follows.
                 client.set_tag(run.info.run_id, "retraind.superseded", run.data.tags[KEY])
                 client.delete_tag(run.info.run_id, KEY)
-            for version in client.search_model_versions(f"run_id = '{run.info.run_id}'"):
-                client.delete_model_version(self.model_name, version.version)
+            self._drop_versions(run.info.run_id)
+            if run.info.status == "RUNNING":
+                self._terminate(run.info.run_id, "KILLED")
+        self._drop_versions(run_id, record.model.version if record.model else None)
+
+    def _drop_versions(self, run_id: str, but: str | None = None) -> None:
+        client, _ = self._connect()
+        search = partial(client.search_model_versions, f"run_id = '{run_id}'")
+        for found in self._if_offered(search) or []:
+            ours = (found.name, found.run_id) == (self.model_name, run_id)
+            if ours and str(found.version) != but:
+                delete = partial(client.delete_model_version, self.model_name, found.version)
+                self._if_offered(delete)
+
+    def _end(self, run_id: str, record: Record) -> None:
+        self._terminate(run_id, "FAILED" if record.state is State.PARKED else "FINISHED")
+
+    def _terminate(self, run_id: str, status: str) -> None:
+        client, _ = self._connect()
+        with redirect_stdout(sys.stderr):  # it prints links, and our reports are on stdout
+            client.set_terminated(run_id, status)
 
     def _log_model(self, run_id: str, scorer: Scorer, sample: pd.DataFrame) -> None:
         client, _ = self._connect()
@@ -216,9 +258,18 @@ class Registry:
             self._connection = None
             text = str(error).strip().splitlines() or [type(error).__name__]
             raise TryLater(
-                f"MLflow at {self._uris[0]} failed: {text[0][:300]}.",
+                f"MLflow at {self._uris[0]} failed: {text[0][:300].rstrip('.:')}.",
                 "Nothing is lost; the work is done again when it answers.",
             ) from error
+
+    def _if_offered(self, call: Callable[[], T]) -> T | None:
+        """Do without what a platform's registry lacks; an outage is no lack, and goes up."""
+        try:
+            return call()
+        except (MlflowException, NotImplementedError, AttributeError):
+            client, _ = self._connect()
+            client.get_experiment_by_name(self._experiment_name)
+            return None
 
 
 def signature(scorer: Scorer) -> ModelSignature:

@@ -8,6 +8,7 @@ and xgboost.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -22,6 +23,7 @@ FeatureKind = Literal["number", "boolean", "category", "time"]
 BOOSTER = "model.ubj"
 ABOUT = "model.json"
 _MICROSECONDS_A_DAY = 86_400e6
+_ZONE = re.compile(r"(Z|[+-]\d\d(:?\d\d)?)$")
 # The numbers 1 and 0 are the keys True and False as well.
 _TRUTH = {True: 1.0, False: 0.0, "true": 1.0, "false": 0.0}
 
@@ -41,7 +43,8 @@ class Feature:
     def encode(self, values: pd.Series[Any]) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Give the column as float32, shape (n,); missing and unseen values become NaN."""
         try:
-            return self._numbers(values).to_numpy(np.float32, na_value=np.nan)
+            with np.errstate(over="ignore"):  # too great for float32: infinite, and so missing
+                return self._numbers(values).to_numpy(np.float32, na_value=np.nan)
         except (ValueError, TypeError, OverflowError) as error:
             msg = f"column {self.name!r} must hold a {self.kind}: {str(error).splitlines()[0]}"
             raise BadInput(msg) from error
@@ -64,10 +67,8 @@ class Feature:
 
 def _days(values: pd.Series[Any]) -> pd.Series[Any]:
     """Read times as days since 1970; in whole microseconds, which reach from year 1 to 9999."""
-    known = pd.api.types.is_datetime64_any_dtype(values)
-    if not known and values.map(lambda v: isinstance(v, int | float), na_action="ignore").any():
-        msg = "a number is no time; write it as in 2026-01-31T12:00:00Z"
-        raise ValueError(msg)
+    if not pd.api.types.is_datetime64_any_dtype(values):
+        values = values.map(_zoned, na_action="ignore")
     try:
         times = pd.to_datetime(values, utc=True, format="ISO8601")
     except pd.errors.OutOfBoundsDatetime:  # pandas 2 reads text as nanoseconds, up to year 2262
@@ -76,6 +77,15 @@ def _days(values: pd.Series[Any]) -> pd.Series[Any]:
     moments = times.dt.tz_localize(None).to_numpy("datetime64[us]")
     days = moments.astype(np.int64) / _MICROSECONDS_A_DAY
     return pd.Series(np.where(np.isnat(moments), np.nan, days))
+
+
+def _zoned(value: object) -> object:
+    """Write UTC onto a time without a zone: pandas 2 gives it the zone of the row before it."""
+    if isinstance(value, int | float):
+        msg = "a number is no time; write it as in 2026-01-31T12:00:00Z"
+        raise TypeError(msg)
+    bare = isinstance(value, str) and ":" in value and not _ZONE.search(value)
+    return f"{value}Z" if bare else value
 
 
 @dataclass(frozen=True)

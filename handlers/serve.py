@@ -131,6 +131,9 @@ def _csv(body: bytes, scorer: Scorer) -> pd.DataFrame:
         )  # fmt: skip
     except ValueError as error:
         raise Refusal(HTTPStatus.BAD_REQUEST, f"the body is not valid CSV: {error}") from error
+    if not isinstance(frame.index, pd.RangeIndex):
+        # pandas takes the cells that no column is named for as an index.
+        raise Refusal(HTTPStatus.BAD_REQUEST, "the CSV has more cells in a row than columns")
     return frame
 
 
@@ -305,7 +308,7 @@ def serve(home: Path, licence: Licence, listening: socket.socket) -> None:
 
     config = uvicorn.Config(
         Server(licence, home / MODELS), lifespan="off", log_config=None, access_log=False,
-        server_header=False, date_header=False, callback_notify=look, timeout_notify=2,
+        server_header=False, date_header=False, callback_notify=look, timeout_notify=1,
         timeout_keep_alive=60, timeout_graceful_shutdown=int(STOP_WITHIN) - 2,
     )  # fmt: skip
     server = uvicorn.Server(config)

@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import xgboost as xgb
 
-from config.settings import Pipeline, Train
-from handlers.facts import Delta, GiveUp, Progress, TryLater
+from config.settings import ConfigError, Pipeline, Train
+from handlers.facts import Delta, GiveUp, Progress
 from handlers.rows import Columns, Part, Split, split
 from handlers.scorer import Feature, FeatureKind, Scorer, Task
 
@@ -102,21 +102,24 @@ def check_parameters(task: Task, settings: Train) -> None:
     """Try the parameters on a handful of rows, before any delta depends on them.
 
     Raises:
-        TryLater: XGBoost refuses a value or does not know a parameter.
+        ConfigError: XGBoost refuses a value or does not know a parameter.
     """
-    rows, labels = np.eye(8, dtype=np.float32), np.arange(8) % 2
+    given = f"train.parameters {settings.parameters}"
+    # A number and a category: some tree methods refuse the latter only once they meet one.
+    rows = np.column_stack([np.arange(8), np.arange(8) % 3]).astype(np.float32)
+    matrix = xgb.DMatrix(
+        rows, np.arange(8) % 2, feature_types=["q", "c"], enable_categorical=True
+    )  # fmt: skip
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         try:
-            _boost(parameters(task, 2, settings), xgb.DMatrix(rows, labels), 1, lambda *_: None)
-        except TryLater as error:  # XGBoost often tells the bad value, but not its name
-            given = f"train.parameters {settings.parameters}"
-            raise TryLater(f"{given}: {error.what}", error.remedy) from error
+            _boost(parameters(task, 2, settings), matrix, 1, lambda *_: None)
+        except GiveUp as error:  # XGBoost often tells the bad value, but not its name
+            msg = f"{given}: {error.what}"
+            raise ConfigError(msg) from error
     if unused := [str(w.message) for w in caught if "are not used" in str(w.message)]:
-        raise TryLater(
-            f"train.parameters: XGBoost does not know all of them: {unused[0].strip()}",
-            "See xgboost.readthedocs.io, page XGBoost Parameters.",
-        )
+        msg = f"{given}: XGBoost does not know all of them: {unused[0].strip()}"
+        raise ConfigError(msg)
 
 
 def _boost(
@@ -133,9 +136,9 @@ def _boost(
         return xgb.train(dict(wanted), matrix, rounds, callbacks=[Report()])
     except xgb.core.XGBoostError as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
-        raise TryLater(
-            f"XGBoost could not train with the configured parameters: {lines[0]}",
-            "Correct `train.parameters`; the rows wait until then.",
+        raise GiveUp(
+            f"XGBoost refuses: {lines[0]}",
+            "Correct the rows or `train.parameters`, then `retraind retry`.",
         ) from error
 
 
@@ -143,7 +146,7 @@ def _classes(labels: pd.Series[Any], task: Task) -> tuple[str, ...]:
     """Name the classes in numeric order where they are numbers, else in text order."""
     if task == "regression":
         return ()
-    seen = sorted(labels.unique(), key=_rank)
+    seen = sorted(set(labels), key=_rank)
     shown = ", ".join(map(repr, seen[:10]))
     if len(seen) < 2:  # noqa: PLR2004 (two classes are what a comparison needs)
         raise GiveUp(

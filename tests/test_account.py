@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from handlers.account import account, divisible, first, skipped, unread
 from handlers.facts import Delta, Fate, Kind, Snapshot
 
-EXAMPLES = settings(max_examples=40, deadline=None)
+EXAMPLES = settings(max_examples=25, deadline=None)
 WHEN = datetime(2026, 1, 31, tzinfo=timezone.utc)
 OPERATIONS = st.sampled_from(["append", "overwrite", "delete", "replace", "unknown", "merge", ""])
 COUNTS = (

@@ -304,7 +304,7 @@ def test_a_rollback_is_carried_out_by_the_next_tick(lab: Lab) -> None:
 
 @real
 def test_a_model_that_answers_wrongly_is_refused(lab: Lab) -> None:
-    """A deployment whose answers are not the offline predictions falls back to the last good one."""
+    """A deployment whose answers are not the offline ones falls back to the last good model."""
     book = lab.ledger()
     reconciler = lab.reconciler(book)
     lab.append(0, 3000)

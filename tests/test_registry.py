@@ -190,7 +190,7 @@ def test_history_is_complete_and_in_order(
     assert [record.state for record in registry.history()] == states[1:]
 
 
-def test_an_unreachable_server_is_an_outage(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_an_outage() -> None:
     """A tracking server that does not answer delays the work, and says so within seconds."""
     code = (
         "import os; os.environ['MLFLOW_HTTP_REQUEST_MAX_RETRIES']='0'\n"

@@ -23,7 +23,7 @@ from handlers.facts import GiveUp, TryLater
 from handlers.rows import BUCKETS, Columns, Part, buckets, choose, split
 from handlers.scorer import Feature, Scorer, Task
 
-EXAMPLES = settings(max_examples=40, deadline=None)
+EXAMPLES = settings(max_examples=25, deadline=None)
 KEYS = st.none() | st.text(max_size=4) | st.sampled_from(["a", "ab", "", "-", "1:a", ":"])
 
 
@@ -215,7 +215,7 @@ def test_each_labelled_row_is_in_one_part(drawn: list[tuple[Any, ...]]) -> None:
     table = table_of(drawn)
     found = split(table, COLUMNS, "binary", Train(holdout=0.4))
     labelled = table.filter(table["y"].is_valid())
-    whole = split(labelled, COLUMNS, "binary", Train(holdout=0.0001))
+    whole = split(labelled, COLUMNS, "binary", Train(holdout=0.001))
     assert multiset(found.train, found.held_out) == multiset(whole.train, whole.held_out)
     assert len(found.train.rows) + len(found.held_out.rows) == labelled.num_rows
     assert found.unlabelled == table.num_rows - labelled.num_rows

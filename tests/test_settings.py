@@ -376,7 +376,7 @@ def test_a_broken_file_is_explained(text: str, refused: Callable[[str], str]) ->
     assert "retraind.yaml" in refused(text)
 
 
-@examples(max_examples=60, deadline=None)
+@examples(max_examples=40, deadline=None)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.floats() | st.integers() | st.text(max_size=8),
@@ -440,7 +440,7 @@ def test_durations(text: object, seconds: float) -> None:
     assert DURATION.validate_python(text) == seconds
 
 
-@examples(max_examples=100, deadline=None)
+@examples(max_examples=40, deadline=None)
 @given(st.integers(1, 10**6), st.integers(0, 999), st.sampled_from(sorted(UNITS)))
 def test_a_duration_is_its_number_times_its_unit(whole: int, part: int, unit: str) -> None:
     """The unit scales the number, whatever the number."""
@@ -448,7 +448,7 @@ def test_a_duration_is_its_number_times_its_unit(whole: int, part: int, unit: st
     assert DURATION.validate_python(number + unit) == float(number) * UNITS[unit]
 
 
-@examples(max_examples=100, deadline=None)
+@examples(max_examples=40, deadline=None)
 @given(
     st.sampled_from(["5 minutes", "1.2.3s", ".", "", "-5s", "1e3s", "inf", "nan", "5S", "1h30m"])
     | st.booleans()

@@ -151,7 +151,8 @@ def test_an_expired_cursor_makes_the_whole_table_new(lab: Lab) -> None:
     for batch in (1, 2, 3):
         lab.append(batch, 50)
     lab.sql(
-        "CALL lake.system.expire_snapshots(table => '{t}', older_than => TIMESTAMP '2100-01-01', retain_last => 1)"
+        "CALL lake.system.expire_snapshots(table => '{t}', "
+        "older_than => TIMESTAMP '2100-01-01', retain_last => 1)"
     )
     delta = since(lab, cursor)
     assert (delta.start_id, delta.rows) == (None, 200)
@@ -164,7 +165,8 @@ def test_an_expired_cursor_that_is_the_oldest_parent_still_counts(lab: Lab) -> N
     cursor = since(lab, None).cursor
     lab.append(1, 60)
     lab.sql(
-        "CALL lake.system.expire_snapshots(table => '{t}', older_than => TIMESTAMP '2100-01-01', retain_last => 1)"
+        "CALL lake.system.expire_snapshots(table => '{t}', "
+        "older_than => TIMESTAMP '2100-01-01', retain_last => 1)"
     )
     delta = since(lab, cursor)
     assert (delta.start_id, delta.rows) == (cursor.snapshot_id, 60)
@@ -206,7 +208,7 @@ def test_rows_that_do_not_add_up_are_refused(lab: Lab) -> None:
     claimed = replace(
         delta.snapshots[0], summary={**delta.snapshots[0].summary, "total-records": "51"}
     )
-    with pytest.raises(GiveUp, match="50 rows were read .* added 51"):
+    with pytest.raises(GiveUp, match=r"50 rows were read .* added 51"):
         lab.table().read(replace(delta, snapshots=(claimed,)), ["age"])
 
 

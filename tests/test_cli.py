@@ -1,0 +1,385 @@
+"""The commands: what they say, what they print for programs, and with which status they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+import typer
+from builders import PIPELINE, dump, ledger, park, promote
+from typer.testing import CliRunner
+
+from config import __version__
+from daemon.__main__ import cli, main
+from daemon.ledger import Ledger
+
+ROOT = Path(__file__).resolve().parent.parent
+GOOD = "pipelines:\n  cards: {table: lake.bank.cards, label: fraud}\n"
+COMMANDS = sorted(typer.main.get_command(cli).commands)  # type: ignore[attr-defined]
+HEAVY = ("pyspark", "mlflow", "xgboost", "pandas", "sklearn", "fastapi", "numpy", "pyarrow")
+
+
+@pytest.fixture(autouse=True)
+def _alone(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    for name in list(os.environ):  # noqa: TID251 (the test must not depend on who runs it)
+        if name.upper().startswith("RETRAIND_") or name == "CDSW_APP_PORT":
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("LOGNAME", "ann")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("TERMINAL_WIDTH", "200")
+    yield
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    """Write a configuration of one pipeline."""
+    path = tmp_path / "retraind.yaml"
+    path.write_text(f"state_dir: {tmp_path / 'state'}\n{GOOD}", encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def book(tmp_path: Path) -> Iterator[Ledger]:
+    """Give the ledger of that configuration."""
+    with closing(ledger(tmp_path / "state" / "ledger.db")) as book:
+        yield book
+
+
+Call = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def call(config: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Call:
+    """Run a command as the program does; gives its status and what it said."""
+
+    def call(*words: object, config: Path | None = config) -> tuple[int, str]:
+        given = ["--config", config] if config else []
+        monkeypatch.setattr(sys, "argv", ["retraind", *map(str, [*words, *given])])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        said = capsys.readouterr()
+        code = ended.value.code
+        assert isinstance(code, int | None)
+        return code or 0, said.out + said.err
+
+    return call
+
+
+def shell(*words: object, code: str | None = None) -> subprocess.CompletedProcess[str]:
+    """Run the program, or a piece of code, as a process of its own."""
+    start = ["-c", code] if code else ["-m", "daemon"]
+    return subprocess.run(
+        [sys.executable, *start, *map(str, words)],
+        capture_output=True, text=True, cwd=ROOT, check=False,
+    )  # fmt: skip
+
+
+def standing(call: Call) -> dict[str, Any]:
+    """Ask where the pipeline stands, as a program does."""
+    status, text = call("status", "--json")
+    assert status == 0
+    (found,) = json.loads(text)["pipelines"]
+    assert isinstance(found, dict)
+    return found
+
+
+# -- help ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command: str) -> None:
+    """`--help` ends with 0, says in a sentence what the command does, and explains each option."""
+    done = CliRunner().invoke(cli, [command, "--help"])
+    assert done.exit_code == 0
+    known = typer.main.get_command(cli).commands[command]  # type: ignore[attr-defined]
+    first = str(known.help).split("\n\n")[0]
+    assert first.endswith(".")
+    assert first.split()[0] in done.output
+    for option in known.params:
+        assert option.help, f"{command} {option.name}"
+
+
+def test_the_commands_are_the_documented_ones() -> None:
+    """Each command of the contract is there, and the start page lists it with its sentence."""
+    done = CliRunner().invoke(cli, ["--help"])
+    assert done.exit_code == 0
+    for command in COMMANDS:
+        assert re.search(rf"\b{command}\b +[A-Z]", done.output), command
+    asked = {
+        "demo", "run", "once", "append", "status", "history", "rollback", "pause", "resume",
+        "retry", "doctor",
+    }  # fmt: skip
+    assert asked <= set(COMMANDS)
+
+
+def test_the_version_is_told(call: Call) -> None:
+    """`--version` needs no configuration."""
+    assert call("--version", config=None) == (0, f"retraind {__version__}\n")
+
+
+def test_without_a_command_the_help_is_shown(call: Call) -> None:
+    """That is wrong usage, and says so by its status."""
+    status, text = call(config=None)
+    assert status == 2
+    assert "demo" in text
+
+
+# -- a process of its own ------------------------------------------------------------------------
+
+
+def test_the_program_ends_with_its_statuses(config: Path, book: Ledger) -> None:
+    """0 done, 1 a failure that the message explains, 2 wrong configuration; never a traceback."""
+    bad = config.with_name("bad.yaml")
+    bad.write_text("pipeline: {}\nhttp: {port: x}\n", encoding="utf-8")
+    parked = park(book, 1)
+    runs: list[tuple[int, list[object]]] = [
+        (0, ["--version"]),
+        (1, ["retry", "--delta", parked.sequence + 1, "--config", config]),
+        (2, ["status", "--config", bad]),
+    ]
+    for status, words in runs:
+        done = shell(*words)
+        assert done.returncode == status, done.stderr
+        assert "Traceback" not in done.stderr
+        assert bool(done.stderr) == bool(status)
+
+
+def test_the_program_starts_without_what_is_slow_to_import() -> None:
+    """`--help` and `status` answer at once, and on machines that lack the optional parts."""
+    done = shell(code="import sys, daemon.__main__; print(*sys.modules)")
+    assert done.returncode == 0, done.stderr
+    loaded = {name.partition(".")[0] for name in done.stdout.split()}
+    assert loaded.isdisjoint(HEAVY)
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("handlers", "facts = None\n"),
+        pytest.param(
+            "config",
+            "x = 1\n",
+            marks=pytest.mark.xfail(
+                reason="daemon.__main__ imports __version__ before it looks who `config` is"
+            ),
+        ),
+        ("config", "__version__ = '9'\n"),
+    ],
+)
+def test_an_intruder_is_named(tmp_path: Path, name: str, content: str) -> None:
+    """Another package of our generic names that comes first is refused with a sentence."""
+    intruder = tmp_path / name
+    intruder.mkdir()
+    (intruder / "__init__.py").write_text(content, encoding="utf-8")
+    code = (
+        f"import sys; sys.path[:0] = [{str(tmp_path)!r}, {str(ROOT)!r}]; "
+        "from daemon.__main__ import main; main()"
+    )
+    done = shell("--version", code=code)
+    assert done.returncode == 2, done.stderr
+    assert f"`{name}` was imported from {tmp_path}" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# -- wrong usage ---------------------------------------------------------------------------------
+
+
+def test_every_mistake_of_a_configuration_is_listed(call: Call, config: Path) -> None:
+    """One run tells them all, each with its path in the file, and touches nothing."""
+    config.write_text(
+        "state_dir: state\nhtpp: {}\n"
+        "pipelines:\n  cards: {table: nodots, label: fraud, poll_every: never, tasks: binary}\n",
+        encoding="utf-8",
+    )
+    status, text = call("status")
+    assert status == 2
+    assert "4 mistake(s)" in text
+    for mistake in ("htpp", "cards.table", "cards.poll_every", "cards.tasks"):
+        assert re.search(rf"^  - (pipelines\.)?{mistake}: ", text, re.MULTILINE), text
+    assert not Path("state").exists()
+
+
+@pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"demo"}))
+def test_a_missing_configuration_is_told(call: Call, tmp_path: Path, command: str) -> None:
+    """Every command that needs a configuration says which file it could not read."""
+    options = ["--rows", 1] if command == "append" else []
+    status, text = call(command, *options, config=tmp_path / "absent.yaml")
+    assert status == 2
+    assert f"Cannot read the configuration {tmp_path / 'absent.yaml'}" in text
+
+
+@pytest.mark.parametrize("command", ["history", "rollback", "pause", "resume", "retry", "append"])
+def test_an_unknown_pipeline_is_told(call: Call, book: Ledger, command: str) -> None:
+    """The sentence names the pipelines there are; nothing is written."""
+    before = dump(book)
+    options = ["--rows", 1] if command == "append" else []
+    status, text = call(command, "[red]crads", *options)
+    assert status == 2
+    assert "there is no pipeline '[red]crads'" in text
+    assert "cards" in text
+    assert dump(book) == before
+
+
+@pytest.mark.parametrize("command", ["rollback", "pause", "resume", "retry", "append"])
+def test_among_several_pipelines_one_must_be_named(call: Call, config: Path, command: str) -> None:
+    """Only a lone pipeline may be left out."""
+    more = "  others: {table: lake.bank.others, label: x, endpoint: {port: 5002}}\n"
+    config.write_text(config.read_text(encoding="utf-8") + more, encoding="utf-8")
+    options = ["--rows", 1] if command == "append" else []
+    status, text = call(command, *options)
+    assert status == 2
+    assert "which pipeline?" in text
+    assert "cards, others" in text
+
+
+@pytest.mark.parametrize("options", [[], ["--rows", 5, "--file", "rows.csv"]])
+def test_append_takes_rows_or_a_file(call: Call, options: list[object]) -> None:
+    """Neither and both are wrong usage."""
+    status, text = call("append", *options)
+    assert status == 2
+    assert "give either --rows or --file" in text
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["append", "--rows", 0],
+        ["append", "--rows", 1, "--mode", "replace"],
+        ["history", "--limit", 0],
+        ["retry", "--delta", "x"],
+        ["demo", "--batches", 0],
+        ["stauts"],
+        ["status", "--jsno"],
+    ],
+)
+def test_wrong_options_are_told(call: Call, words: list[object]) -> None:
+    """A value out of range, an unknown option or command is wrong usage."""
+    status, text = call(*words, config=None)
+    assert status == 2
+    assert str(words[-2 if len(words) > 2 else -1]).lstrip("-") in text
+
+
+# -- reading -------------------------------------------------------------------------------------
+
+
+def test_status_and_history_of_a_new_state(call: Call) -> None:
+    """Before the first start both commands answer."""
+    assert "not running" in call("status")[1]
+    assert call("history") == (0, "No decision yet.\n")
+    assert json.loads(call("history", "--json")[1]) == []
+    assert standing(call)["doing"] == "not looked yet"
+
+
+def test_status_and_history_print_json(call: Call, book: Ledger) -> None:
+    """What programs read parses, and tells the newest first."""
+    park(book, 1)
+    promote(book, 2, "é[red]")
+    found = standing(call)
+    assert found["champion"]["version"] == "é[red]"
+    assert (found["parked"], found["cursor"]) == ([1], 2)
+    assert [item["delta"] for item in json.loads(call("history", "--json")[1])] == [2, 1]
+    assert [item["delta"] for item in json.loads(call("history", "--json", "-n", 1)[1])] == [2]
+    assert len(json.loads(call("history", PIPELINE, "--json")[1])) == 2
+
+
+def test_status_and_history_are_drawn_literally(call: Call, book: Ledger) -> None:
+    """For a person the same facts are drawn, and no text counts as markup."""
+    promote(book, 1)
+    call("pause", "--reason", "[red]x[/red] <script>")
+    text = call("status")[1]
+    assert "[red]x[/red] <script>" in text
+    assert "version 1, promoted" in text
+    assert "promoted: because the test says so" in call("history")[1]
+
+
+def test_status_reads_beside_a_running_daemon(call: Call, book: Ledger) -> None:
+    """A command neither needs nor takes the state from its owner."""
+    status, text = call("status", "--json")
+    assert (status, json.loads(text)["daemon"]["running"]) == (0, True)
+    book.beat()
+
+
+# -- operating -----------------------------------------------------------------------------------
+
+
+def test_a_pause_and_a_resume_are_seen(call: Call) -> None:
+    """`pause` and `resume` show in the status, with the reason."""
+    assert call("pause", "-r", "maintenance")[0] == 0
+    assert standing(call)["paused"] == "maintenance"
+    assert call("resume")[0] == 0
+    assert standing(call)["paused"] is None
+
+
+def test_a_retry_is_seen(call: Call, book: Ledger) -> None:
+    """What was parked is open again."""
+    park(book, 1)
+    park(book, 2)
+    assert standing(call)["parked"] == [1, 2]
+    assert call("retry", "--delta", 2)[0] == 0
+    found = standing(call)
+    assert (found["parked"], found["open"]["delta"]) == ([1], 3)
+    assert "1 parked" in call("retry")[1]
+    assert standing(call)["parked"] == []
+
+
+def test_a_rollback_is_seen(call: Call, book: Ledger) -> None:
+    """The champion is another, with how and why; the running daemon deploys it."""
+    promote(book, 1)
+    promote(book, 2)
+    assert call("rollback", "--reason", "answers oddly") == (
+        0,
+        "cards: version 1 is champion instead of 2.\n",
+    )
+    champion = standing(call)["champion"]
+    assert (champion["version"], champion["how"]) == ("1", "rolled back")
+    assert champion["reason"] == "answers oddly"
+
+
+@pytest.mark.parametrize("words", [["rollback"], ["rollback", "--to", 3], ["retry", "--delta", 1]])
+def test_what_cannot_be_done_is_told(call: Call, book: Ledger, words: list[object]) -> None:
+    """The status is 1, the message a sentence, and nothing was changed."""
+    before = dump(book)
+    status, text = call(*words)
+    assert status == 1
+    assert re.fullmatch(r"[A-Z`c].*\.\n", text), text
+    assert "Traceback" not in text
+    assert dump(book) == before
+
+
+def test_a_state_that_cannot_be_used_is_told(call: Call, tmp_path: Path) -> None:
+    """A ledger in a bad place ends with a message and 1."""
+    (tmp_path / "state").write_text("in the way", encoding="utf-8")
+    status, text = call("status")
+    assert status == 1
+    assert "cannot be opened" in text
+
+
+def test_a_damaged_ledger_is_told(call: Call, tmp_path: Path) -> None:
+    """A ledger that is no database ends with a message and 1, and is left as it is."""
+    (tmp_path / "state").mkdir()
+    shutil.copy(__file__, tmp_path / "state" / "ledger.db")
+    status, text = call("status")
+    assert status == 1
+    assert "not a database" in text
+
+
+def test_the_configuration_may_come_from_the_environment(
+    call: Call, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`RETRAIND_CONFIG` names the file, and single variables win over it."""
+    monkeypatch.setenv("RETRAIND_CONFIG", str(config))
+    monkeypatch.setenv("RETRAIND_PIPELINES__CARDS__BRANCH", "audit")
+    status, text = call("status", "--json", config=None)
+    assert status == 0
+    assert json.loads(text)["pipelines"][0]["branch"] == "audit"

@@ -1,0 +1,283 @@
+"""Real processes, killed with real signals: the daemon as a user runs it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pyarrow.parquet as pq
+import pytest
+import yaml
+from conftest import free_port
+
+from config.settings import load
+from daemon import composition
+from handlers.cards import Recipe, cards
+
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+ROOT = Path(__file__).resolve().parent.parent
+PATIENCE = 240.0
+
+
+class Site:
+    """A configuration of one's own in an empty folder, and the commands run on it."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self.port, self.endpoint = free_port(), free_port()
+        self.config = home / "retraind.yaml"
+        self.processes: list[subprocess.Popen[str]] = []
+        self.configure()
+
+    def configure(self, rounds: int = 30) -> None:
+        """Write the configuration."""
+        pipeline = {
+            "table": "lake.shop.payments",
+            "label": "fraud_trx",
+            "row_key": ["transaction_id"],
+            "ignore": ["event_time"],
+            "poll_every": "1s",
+            "train": {"rounds": rounds},
+            "endpoint": {"port": self.endpoint},
+        }
+        settings = {
+            "state_dir": str(self.home / "state"),
+            "stop_within": "30s",
+            "http": {"port": self.port},
+            "pipelines": {"payments": pipeline},
+        }
+        self.config.write_text(yaml.safe_dump(settings), encoding="utf-8")
+
+    def command(self, *words: str) -> list[str]:
+        """Give a command line."""
+        return [sys.executable, "-m", "daemon", *words, "--config", str(self.config)]
+
+    def run(self, *words: str, code: int = 0) -> str:
+        """Run a command to its end."""
+        done = subprocess.run(
+            self.command(*words), cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+        )
+        assert done.returncode == code, done.stdout + done.stderr
+        return done.stdout if code == 0 else done.stderr
+
+    def ask(self, *words: str) -> Any:
+        """Run a command that reports, and read its JSON."""
+        return json.loads(self.run(*words, "--json"))
+
+    def start(self) -> subprocess.Popen[str]:
+        """Start the daemon and wait until it answers."""
+        log = (self.home / f"daemon{len(self.processes)}.log").open("w", encoding="utf-8")
+        process = subprocess.Popen(
+            self.command("run"), cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, text=True
+        )
+        self.processes.append(process)
+        until(lambda: self.get("/healthz") == "ok", "the daemon answers")
+        return process
+
+    def get(self, path: str) -> Any:
+        """Get a page of the daemon, None while it does not answer."""
+        try:
+            answer = httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=5, trust_env=False)
+        except httpx.TransportError:
+            return None
+        return answer.json() if "json" in answer.headers["content-type"] else answer.text
+
+    def step(self) -> dict[str, Any]:
+        """Say what the pipeline does at this moment."""
+        found: dict[str, Any] = (self.get("/api/status") or {}).get("activity", {})
+        step: dict[str, Any] = found.get("payments", {})
+        return step
+
+    def decisions(self) -> list[dict[str, Any]]:
+        """Give what was decided, newest first, as the daemon's pages tell it."""
+        found: list[dict[str, Any]] = self.get("/api/history") or []
+        return found
+
+    def version(self) -> str | None:
+        """Ask the endpoint which version answers."""
+        try:
+            url = f"http://127.0.0.1:{self.endpoint}/version"
+            found: str | None = httpx.get(url, timeout=5, trust_env=False).json()["model_version"]
+        except httpx.TransportError:
+            return None
+        return found
+
+    def log(self) -> str:
+        """Give what the last daemon logged."""
+        return (self.home / f"daemon{len(self.processes) - 1}.log").read_text(encoding="utf-8")
+
+    def close(self) -> None:
+        """Leave nothing behind."""
+        for process in self.processes:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+        self.configure()
+        composition.endpoint(load(self.config), "payments").stop()
+
+
+def until(true: Callable[[], Any], what: str, patience: float = PATIENCE) -> None:
+    """Wait for a state of the world."""
+    end = time.monotonic() + patience
+    while not true():
+        assert time.monotonic() < end, f"waited {patience:.0f} s in vain: {what}"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    """Give a site of one's own."""
+    site = Site(tmp_path)
+    yield site
+    site.close()
+
+
+def test_an_appended_file_is_served(site: Site) -> None:
+    """`append --file` in another process: the verdict stands in `history`, the endpoint follows.
+
+    Then the daemon ends on SIGTERM with status 0, while its endpoint goes on serving.
+    """
+    daemon = site.start()
+    until(lambda: "does not exist (yet)" in str(site.get("/api/status")), "the table is waited for")
+    batch = site.home / "batch.parquet"
+    rows = cards(Recipe(3000))
+    pq.write_table(rows, batch)
+    appended = site.ask("append", "--file", str(batch))
+    until(lambda: site.version() == "1", "the first model is served")
+    (decision,) = site.ask("history")
+    assert decision["snapshot_to"] == appended["snapshot"]
+    assert (decision["state"], decision["rows"]) == ("promoted", 3000)
+    assert site.get("/readyz") == {"ready": True, "waiting": []}
+    assert "version 1" in site.get("/")
+    frame = rows.select([n for n in rows.column_names if n != "event_time"]).slice(0, 2)
+    body = {"dataframe_records": frame.to_pylist()}
+    answer = httpx.post(
+        f"http://127.0.0.1:{site.endpoint}/invocations", json=body, trust_env=False
+    ).json()
+    assert answer["model_version"] == "1"
+    assert all(0 < p < 1 for p in answer["predictions"])
+
+    refusal = site.run("run", code=1)
+    assert f"process {daemon.pid}" in refusal or "cannot be served" in refusal
+    assert "acts on this state: process" in site.run("once", code=1)
+
+    daemon.send_signal(signal.SIGTERM)
+    assert daemon.wait(60) == 0
+    assert site.version() == "1"
+    events = [json.loads(line)["event"] for line in site.log().splitlines() if line[:1] == "{"]
+    assert events[-2:] == ["stopping", "stopped"]
+    assert site.ask("status")["daemon"]["running"] is False
+
+
+def test_killed_in_mid_training_the_delta_is_finished_once(site: Site) -> None:
+    """A kill -9 while trees are grown, start again: one run, one decision, one deployment."""
+    site.configure(rounds=20_000)
+    site.run("append", "--rows", "3000")
+    daemon = site.start()
+    until(lambda: site.step().get("name") == "training", "training begins")
+    until(lambda: site.step().get("done", 0) > 20, "some rounds are done")
+    daemon.kill()
+    daemon.wait()
+    assert site.version() is None
+    (status,) = site.ask("status")["pipelines"]
+    assert status["open"]["delta"] == 1
+    assert site.ask("history") == []
+
+    site.configure(rounds=30)
+    site.run("append", "--rows", "2000", "--batch", "1")
+    site.start()
+    until(lambda: len(site.decisions()) == 2, "both deltas are decided")
+    until(lambda: site.version() is not None, "a model is served")
+    assert sorted(d["rows"] for d in site.decisions()) == [2000, 3000]
+    settings = load(site.config)
+    book = composition.ledger(settings)
+    first = book.deployments("payments")[-1]
+    assert (first.version, first.outcome) == ("1", "deployed")
+    promoted = [d for d in site.decisions() if d["state"] == "promoted"]
+    assert len(book.deployments("payments")) == len(promoted)
+    book.close()
+    runs = _runs(site)
+    assert sorted(runs) == ["FINISHED", "FINISHED"]
+
+
+def _runs(site: Site) -> list[str]:
+    """Give the states of all MLflow runs."""
+    from mlflow import MlflowClient  # noqa: PLC0415 (slow to import)
+
+    client = MlflowClient(f"sqlite:///{site.home}/state/mlflow.db")
+    (experiment,) = [e for e in client.search_experiments() if e.name.startswith("retraind")]
+    return [run.info.status for run in client.search_runs([experiment.experiment_id])]
+
+
+def test_ctrl_c_in_mid_training_stops_within_its_time(site: Site) -> None:
+    """SIGINT ends the training between two rounds, loses nothing, and `once` finishes the work."""
+    site.configure(rounds=100_000)
+    site.run("append", "--rows", "2000")
+    daemon = site.start()
+    until(lambda: site.step().get("done", 0) > 20, "training is under way")
+    began = time.monotonic()
+    daemon.send_signal(signal.SIGINT)
+    assert daemon.wait(60) == 0
+    assert time.monotonic() - began < 30
+    site.configure(rounds=10)
+    site.run("retry")
+    site.run("once")
+    assert [d["state"] for d in site.ask("history")] == ["promoted"]
+    assert site.version() == "1"
+
+
+def test_a_second_signal_leaves_at_once(site: Site) -> None:
+    """Who asks twice is not kept waiting, and the state is free for the next start."""
+    site.configure(rounds=100_000)
+    site.run("append", "--rows", "2000")
+    daemon = site.start()
+    until(lambda: site.step().get("done", 0) > 20, "training is under way")
+    os.kill(daemon.pid, signal.SIGSTOP)  # both signals arrive before it can act on the first
+    daemon.send_signal(signal.SIGTERM)
+    os.kill(daemon.pid, signal.SIGCONT)
+    until(lambda: daemon.poll() is not None or "stopping" in site.log(), "the first is noticed")
+    if daemon.poll() is None:
+        daemon.send_signal(signal.SIGTERM)
+    assert daemon.wait(30) in (0, 128 + signal.SIGTERM)
+    assert site.ask("status")["daemon"]["running"] is False
+
+
+def test_ports_and_folders_that_cannot_be_had_are_told(site: Site) -> None:
+    """A taken port and a state_dir that is a file end with status 1 and the remedy."""
+    import socket  # noqa: PLC0415 (one use)
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", site.port))
+        taken.listen()
+        assert "http.port" in site.run("run", code=1)
+    (site.home / "state").write_text("in the way", encoding="utf-8")
+    assert "state_dir" in site.run("status", code=1)
+    (site.home / "state").unlink()
+
+
+def test_the_demo_tells_the_whole_story(tmp_path: Path) -> None:
+    """`demo --batches 3`: promoted, kept, promoted; the endpoint answers all along; status 0."""
+    began = time.monotonic()
+    done = subprocess.run(
+        [sys.executable, "-m", "daemon", "demo", "--batches", "3", "--state", str(tmp_path / "d")],
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=590,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    text = " ".join(done.stdout.split())
+    assert "promoted: no champion yet" in text
+    assert "kept champion 1" in text
+    assert "promoted: log loss" in text
+    assert "2 promoted, 1 kept" in text
+    assert ", 0 failed." in text
+    book = composition.ledger(load(tmp_path / "d" / "demo.yaml"))
+    served = book.deployments("cards")
+    assert [d.version for d in reversed(served)] == ["1", "3"]
+    print(f"the demo took {time.monotonic() - began:.0f} s")  # noqa: T201 (shown by -rP)
