@@ -50,6 +50,13 @@ def _seconds(value: object) -> object:
     return float(found[1]) * UNITS[found[2] or "s"]
 
 
+def _property(value: object) -> object:
+    """Write YAML's booleans and numbers as Spark reads them."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float) else value
+
+
 Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
 
 
@@ -65,7 +72,7 @@ class Spark(Section):
     master: str = "local[2]"
     """Spark master URL, e.g. `local[2]`, `spark://host:7077`, `yarn`, `k8s://...`."""
     catalog: str = "lake"
-    """Name of the embedded Iceberg catalog (type hadoop); ignored if `conf` defines its own."""
+    """Name of the embedded Iceberg catalog (type hadoop), unless `conf` defines it otherwise."""
     warehouse: Path | None = None
     """Folder of the embedded catalog's tables; default `<state_dir>/lake`."""
     iceberg_jar: Path | None = None
@@ -76,7 +83,7 @@ class Spark(Section):
     """Java home to use instead of the one found on this machine."""
     driver_memory: str = Field("1g", pattern=r"^\d+[kmgKMG]$")
     """Heap of the Spark driver, e.g. `1g`."""
-    conf: dict[str, str] = {}
+    conf: dict[str, Annotated[str, BeforeValidator(_property)]] = {}
     """Further Spark properties; they win over everything derived from the settings above."""
 
 
@@ -107,7 +114,7 @@ class Http(Section):
 class DeltaPolicy(Section):
     """When a delta is worth acting on."""
 
-    min_rows: int = Field(100, ge=1)
+    min_rows: int = Field(200, ge=1)
     """Wait, keeping the cursor, until a delta has at least this many new rows."""
 
 

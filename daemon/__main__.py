@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from config import __version__
-
 if TYPE_CHECKING:
     from config.settings import Settings
     from daemon.ledger import Ledger
@@ -48,13 +46,14 @@ def main() -> None:
     """Run a command and turn what went wrong into a sentence and an exit status."""
     _at_home()
     from config.settings import ConfigError  # noqa: PLC0415 (`--help` starts fast)
+    from daemon.store import NotOwner  # noqa: PLC0415
     from handlers.facts import RetraindError  # noqa: PLC0415
 
     try:
         cli()
     except ConfigError as error:
         _fail(str(error), 2)
-    except RetraindError as error:
+    except (RetraindError, NotOwner) as error:
         _fail(str(error), 1)
 
 
@@ -80,6 +79,8 @@ def _at_home() -> None:
 
 def _version(wanted: bool) -> None:
     if wanted:
+        from config import __version__  # noqa: PLC0415 (not before `_at_home` has looked)
+
         typer.echo(f"retraind {__version__}")
         raise typer.Exit
 
@@ -126,18 +127,18 @@ def run(config: Config = None, *, verbose: Verbose = False) -> None:
 
     A second signal leaves at once; nothing is lost, the next start finishes what was open.
     """
+    settings = _settings(config, verbose=verbose)
     from daemon import runner  # noqa: PLC0415
 
-    settings = _settings(config, verbose=verbose)
     runner.run(settings)
 
 
 @cli.command()
 def once(config: Config = None, *, verbose: Verbose = False) -> None:
     """Look at every table once, do what there is to do, and exit (for cron, CI or a job)."""
+    settings = _settings(config, verbose=verbose)
     from daemon import runner  # noqa: PLC0415
 
-    settings = _settings(config, verbose=verbose)
     if failed := runner.once(settings):
         _fail(f"Not everything got through: {', '.join(failed)}. `retraind status` says why.", 1)
 
@@ -261,6 +262,16 @@ def retry(
 
     settings, book = _open(config)
     typer.echo(operate.retry(book, _pick(settings, pipeline), delta))
+
+
+@cli.command("stop-endpoint")
+def stop_endpoint(pipeline: Name = None, config: Config = None) -> None:
+    """Stop an endpoint that outlived its daemon; a running daemon would start it again."""
+    from daemon import composition, operate  # noqa: PLC0415
+
+    settings, book = _open(config)
+    name = _pick(settings, pipeline)
+    typer.echo(operate.stop_endpoint(book, name, composition.endpoint(settings, name)))
 
 
 @cli.command()

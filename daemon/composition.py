@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 from config import machine
 from config.settings import Pipeline, Settings
 from daemon.ledger import Ledger
-from handlers.endpoint import LocalEndpoint
 
 if TYPE_CHECKING:
     from daemon.reconcile import Doors
     from daemon.service import Clockwork
+    from handlers.endpoint import LocalEndpoint
     from handlers.spark import Sessions
 
 
@@ -23,6 +23,8 @@ def ledger(settings: Settings) -> Ledger:
 
 def endpoint(settings: Settings, name: str) -> LocalEndpoint:
     """Open the door to a pipeline's endpoint."""
+    from handlers.endpoint import LocalEndpoint  # noqa: PLC0415 (commands start fast)
+
     return LocalEndpoint(
         settings.pipelines[name].endpoint, settings.state_dir.resolve() / "endpoints" / name
     )

@@ -99,7 +99,8 @@ class Ledger(Store):
     def history(self, pipeline: str | None = None, limit: int = 20) -> list[Record]:
         """Give closed deltas, newest first."""
         rows = self.all(
-            "SELECT record FROM deltas WHERE record IS NOT NULL AND coalesce(?, pipeline) = pipeline "
+            "SELECT record FROM deltas "
+            "WHERE record IS NOT NULL AND pipeline = coalesce(?, pipeline) "
             "ORDER BY closed_at DESC, sequence DESC LIMIT ?",
             pipeline,
             limit,
@@ -115,6 +116,13 @@ class Ledger(Store):
             return None
         model = Model(row["version"], row["run_id"])
         return Champion(model, to_time(row["since"]), row["how"], row["reason"])
+
+    def withdrawn(self, pipeline: str) -> bool:
+        """Say whether the last champion was refused and none could take over."""
+        row = self.one(
+            "SELECT version FROM champions WHERE pipeline = ? ORDER BY id DESC LIMIT 1", pipeline
+        )
+        return row is not None and row["version"] is None
 
     def before(self, pipeline: str, version: str) -> Model | None:
         """Give the champion that this one replaced, leaving out those that failed to serve."""
@@ -132,6 +140,26 @@ class Ledger(Store):
             before,
         )
         return Model(row["version"], row["run_id"]) if row else None
+
+    def made(self, pipeline: str, version: str) -> Record | None:
+        """Find the decision that made a model version."""
+        # Read here, not by SQLite: to its JSON functions an infinite score is malformed.
+        rows = self.all(
+            "SELECT record FROM deltas WHERE pipeline = ? AND state IN ('promoted', 'kept') "
+            "ORDER BY sequence DESC",
+            pipeline,
+        )
+        records = (RECORD.validate_json(row["record"]) for row in rows)
+        return next((r for r in records if r.model and r.model.version == version), None)
+
+    def unread(self, pipeline: str) -> int:
+        """Count the rows that were added to the table but not trained on."""
+        row = self.one(
+            "SELECT coalesce(sum(added), 0) AS rows FROM (SELECT DISTINCT snapshot_id, added "
+            "FROM snapshots WHERE pipeline = ? AND state = 'unread')",
+            pipeline,
+        )
+        return int(row["rows"]) if row else 0
 
     def proven(self, pipeline: str) -> str | None:
         """Give the version of the last deployment that was proven, None if one failed since."""

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import getpass
+from typing import TYPE_CHECKING
 
+from daemon import owner
 from daemon.ledger import Ledger
 from handlers.facts import GiveUp
+
+if TYPE_CHECKING:
+    from handlers.endpoint import Endpoint
 
 
 def rollback(book: Ledger, pipeline: str, to: str | None, reason: str) -> str:
@@ -45,7 +50,21 @@ def retry(book: Ledger, pipeline: str, delta: int | None) -> str:
         listed = ", ".join(str(r.sequence) for r in book.parked(pipeline)) or "none"
         raise GiveUp(f"Delta {delta} of {pipeline} is not parked.", f"Parked are: {listed}.")
     book.retry(pipeline, _who(), parked)
-    return f"{pipeline}: {len(parked)} parked delta(s) are taken up again at the next tick."
+    taken = f"{len(parked)} parked delta(s) are taken up again" if parked else "nothing is parked"
+    return f"{pipeline}: {taken}; what waits for an attempt is tried at the next tick."
+
+
+def stop_endpoint(book: Ledger, pipeline: str, endpoint: Endpoint) -> str:
+    """Stop what serves a pipeline, while no daemon keeps it up."""
+    if running := owner.living(book):
+        raise GiveUp(
+            f"The daemon (process {running.pid} on {running.host}) keeps the endpoint up.",
+            "Stop the daemon first.",
+        )
+    version = endpoint.serving()
+    endpoint.stop()
+    told = f"no longer serves version {version}" if version else "served nothing"
+    return f"{pipeline}: {endpoint.where} {told}."
 
 
 def _who() -> str:

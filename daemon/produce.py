@@ -10,8 +10,8 @@ from config.settings import Settings
 from daemon import composition
 from handlers.append import Mode, read_file
 from handlers.append import append as commit
-from handlers.cards import Recipe, cards
-from handlers.facts import TryLater
+from handlers.cards import SCHEMA, Recipe, cards
+from handlers.facts import GiveUp, TryLater
 from handlers.table import Table
 
 
@@ -26,6 +26,12 @@ def append(
     sessions = composition.sessions(settings)
     table = Table(sessions, pipeline.table, pipeline.branch)
     if isinstance(source, Recipe):
+        if pipeline.label not in SCHEMA.names:
+            raise GiveUp(
+                f"Generated rows are card transactions without a column {pipeline.label!r}, the "
+                f"label of {name}.",
+                "Append your own rows with --file.",
+            )
         rows = cards(replace(source, batch=_commits(table)) if follow else source)
     else:
         rows = read_file(source)

@@ -132,7 +132,7 @@ class Reconciler:
         if standing.paused:
             self._say(f"paused ({standing.paused}); {waiting}", delta.cursor)
             return None
-        if standing.one_by_one_until:
+        if standing.one_by_one_until in {snapshot.id for snapshot in delta.snapshots}:
             delta = first(delta)
         elif delta.brings_rows and delta.rows < (least := self._pipeline.delta.min_rows):
             self._say(f"{waiting} for min_rows: {least}", delta.cursor)
@@ -214,8 +214,23 @@ class Reconciler:
         champion = self._ledger.champion(self.name)
         if champion is None:
             return None
+        self._comparable(champion.model)
         folder = self._registry.fetch(champion.model, self._models)
         return judge.Champion(champion.model.version, Scorer.load(folder / SCORER))
+
+    def _comparable(self, model: Model) -> None:
+        """Refuse a comparison on rows that the champion may have trained on."""
+        record = self._ledger.made(self.name, model.version)
+        learnt = record.learnt if record else None
+        wanted = self._pipeline.train
+        now = (self._pipeline.row_key, wanted.salt, wanted.holdout)
+        if learnt and (learnt.row_key, learnt.salt, learnt.holdout) != now:
+            raise TryLater(
+                f"Champion {model.version} was trained with row_key {list(learnt.row_key)}, salt "
+                f"{learnt.salt!r} and holdout {learnt.holdout}; with other ones it would be "
+                f"judged on rows that it has learnt.",
+                "Restore them, or start a pipeline under a new name.",
+            )
 
     @staticmethod
     def _also(champion: judge.Champion | None) -> list[str]:
@@ -239,6 +254,7 @@ class Reconciler:
             unlabelled_rows=material.unlabelled,
             holdout=settings.holdout,
             salt=settings.salt,
+            row_key=self._pipeline.row_key,
         )
         promoted = verdict.decision is Decision.PROMOTE
         record = self._record(
@@ -300,7 +316,10 @@ class Reconciler:
     def level(self) -> None:
         """Bring the endpoint to the champion, proven; a model that fails its proof is refused."""
         champion = self._ledger.champion(self.name)
-        if champion is None or self._is_level(champion.model):
+        if champion is None:
+            self._withdraw()
+            return
+        if self._is_level(champion.model):
             return
         model = champion.model
         self._say(f"deploying version {model.version}")
@@ -327,10 +346,13 @@ class Reconciler:
             "deployment_refused", version=model.version, reason=fault,
             fallback=successor.version if successor else None,
         )  # fmt: skip
-        if successor is None:
+        self.level()
+
+    def _withdraw(self) -> None:
+        """Serve nothing rather than a model that was refused."""
+        if self._ledger.withdrawn(self.name) and self._endpoint.serving():
             self._endpoint.stop()
-        else:
-            self.level()
+            log.warning("endpoint_withdrawn", where=self._endpoint.where)
 
     # -- telling -----------------------------------------------------------------------------
 

@@ -27,25 +27,31 @@ def running(settings: Settings) -> Iterator[service.Service]:
     stopping = threading.Event()
     bound = service.bind(settings.http.host, settings.http.port)
     host, port = bound.getsockname()[:2]
-    book = composition.ledger(settings)
-    owner.claim(book, owner.myself(f"http://{host}:{port}"), stopping.wait)
-    works = composition.clockworks(settings, book, stopping)
-    daemon = service.Service(works, book, stopping, settings.stop_within)
-    pages = dashboard.app(settings, book, daemon.activity, daemon.unready)
-    with service.pages(pages, bound):
-        log.info("serving_pages", url=f"http://{host}:{port}", state=str(settings.state_dir))
-        yield daemon
+    with _owned(settings, stopping, f"http://{host}:{port}") as book:
+        works = composition.clockworks(settings, book, stopping)
+        daemon = service.Service(works, book, stopping, settings.stop_within)
+        pages = dashboard.app(settings, book, daemon.activity, daemon.unready)
+        with service.pages(pages, bound):
+            log.info("serving_pages", url=f"http://{host}:{port}", state=str(settings.state_dir))
+            yield daemon
     for name, pipeline in settings.pipelines.items():
         if not pipeline.endpoint.outlive:
             composition.endpoint(settings, name).stop()
 
 
-def once(settings: Settings) -> Sequence[str]:
-    """Tick every pipeline once; gives the names of those that did not get through."""
-    book: Ledger = composition.ledger(settings)
-    stopping = threading.Event()
-    owner.claim(book, owner.myself(), stopping.wait)
+@contextmanager
+def _owned(settings: Settings, stopping: threading.Event, url: str = "") -> Iterator[Ledger]:
+    """Own the state while the body runs."""
+    book = composition.ledger(settings)
+    owner.claim(book, owner.myself(url), stopping.wait)
     try:
-        return service.once(composition.clockworks(settings, book, stopping))
+        yield book
     finally:
         book.release()
+
+
+def once(settings: Settings) -> Sequence[str]:
+    """Tick every pipeline once; gives the names of those that did not get through."""
+    stopping = threading.Event()
+    with _owned(settings, stopping) as book:
+        return service.once(composition.clockworks(settings, book, stopping))

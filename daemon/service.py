@@ -25,6 +25,8 @@ from daemon.reconcile import Reconciler
 from daemon.store import NotOwner, Store
 from handlers.facts import GiveUp, TryLater
 
+SIGNALS_WITHIN = 0.5
+
 log = structlog.get_logger(__name__)
 
 
@@ -89,7 +91,10 @@ class Service:
         """Start, wait for a signal, stop."""
         with self._signals():
             self.start()
-            self._stopping.wait()
+            # Not for ever: the kernel may hand a signal to another thread, and its handler runs
+            # only when this one wakes.
+            while not self._stopping.wait(SIGNALS_WITHIN):
+                pass
             self.stop()
 
     def start(self) -> None:

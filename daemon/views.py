@@ -66,6 +66,7 @@ def pipeline(settings: Settings, ledger: Ledger, name: str) -> View:
         if work
         else None,
         "parked": [record.sequence for record in parked],
+        "unread_rows": ledger.unread(name),
         "last": decision(last[0]) if last else None,
     }
 

@@ -8,23 +8,17 @@ any point of a start finds its server again, and no two servers of one home can 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import math
-import os
 import secrets
 import shutil
 import socket
 import ssl
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from dataclasses import asdict, dataclass
-from datetime import date, datetime
-from decimal import Decimal
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -34,19 +28,18 @@ import pandas as pd
 import psutil
 
 from handlers.facts import GiveUp, Model, TryLater
+from handlers.licence import LICENCE, MODELS, Licence, end
+from handlers.wire import VERSION_HEADER, split
 
 if TYPE_CHECKING:
     from config.settings import LocalEndpoint as LocalSettings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-LICENCE, LOG, MODELS = "server.json", "server.log", "models"
-VERSION_HEADER = "X-Model-Version"
+LOG = "server.log"
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """An empty one: the default costs every client 35 ms to load certificates that http never asks."""
 ANSWER_WITHIN = 10.0
 """Seconds that a healthy server may take to say who it is, however busy it and its machine are."""
-STOP_WITHIN = 10.0
-"""Seconds that a server may take to finish its running requests before it is killed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,53 +77,6 @@ class Endpoint(Protocol):
 
     def stop(self) -> None:
         """Stop answering; without effect when nothing runs."""
-
-
-@dataclass(frozen=True, slots=True)
-class Licence:
-    """What entitles one process to serve for a home, and who that process is once it listens."""
-
-    token: str
-    host: str
-    port: int
-    pid: int | None = None
-    created: float | None = None
-
-    @property
-    def instance(self) -> str:
-        """Identify the holder in public: it proves the token without giving it away."""
-        return hashlib.sha256(self.token.encode()).hexdigest()[:16]
-
-    @property
-    def process(self) -> psutil.Process | None:
-        """Give the live process that holds this licence, never another that got its pid."""
-        if self.pid is None or self.created is None:
-            return None
-        try:
-            process = psutil.Process(self.pid)
-            # Two readers may see the boot time, from which this is computed, a tick apart.
-            same = abs(process.create_time() - self.created) < 1
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.NoSuchProcess:
-            return None
-
-    @classmethod
-    def read(cls, home: Path) -> Licence | None:
-        """Read the licence of a home, None if there is none."""
-        try:
-            return cls(**json.loads((home / LICENCE).read_text(encoding="utf-8")))
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError):
-            # The rename is atomic: only a crash of the machine tears it, and no server lives on.
-            return None
-
-    def write(self, home: Path) -> None:
-        """Write the licence in one step, readable by its owner alone."""
-        descriptor, temporary = tempfile.mkstemp(dir=home, prefix=f".{LICENCE}.")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(asdict(self), file)
-        Path(temporary).replace(home / LICENCE)
 
 
 class LocalEndpoint:
@@ -211,9 +157,9 @@ class LocalEndpoint:
             TryLater: the server's process cannot be ended.
         """
         if (licence := Licence.read(self._home)) and (process := licence.process):
-            _end(process)
+            end(process)
         if self._child and self._child.poll() is None:
-            _end(psutil.Process(self._child.pid))  # It did not get as far as to listen.
+            end(psutil.Process(self._child.pid))  # It did not get as far as to listen.
             self._child.wait()
         # Last, because without it a `stop` that was killed could never be finished.
         (self._home / LICENCE).unlink(missing_ok=True)
@@ -337,49 +283,9 @@ class LocalEndpoint:
         return TryLater(f"{self._url} does not answer: {error}.", self._remedy)
 
 
-def split(rows: pd.DataFrame) -> dict[str, Any]:
-    """Give rows as MLflow's `dataframe_split`, in values that JSON carries exactly.
-
-    Raises:
-        GiveUp: a cell of a type that JSON has no form for.
-    """
-    columns = [[_cell(v, name) for v in values.tolist()] for name, values in rows.items()]
-    data = [list(row) for row in zip(*columns, strict=True)]
-    return {"columns": [str(name) for name in rows.columns], "data": data}
-
-
-def _cell(value: object, column: object) -> str | float | bool | None:
-    """Give one value for JSON: missing and infinite are null, times are ISO 8601."""
-    if isinstance(value, np.datetime64):
-        value = pd.Timestamp(value)
-    elif isinstance(value, np.generic):
-        value = value.item()
-    if value is None or value is pd.NA or value is pd.NaT or isinstance(value, str | int):
-        return value if isinstance(value, str | int) else None
-    if isinstance(value, float | Decimal):
-        number = float(value)
-        return number if math.isfinite(number) else None
-    if isinstance(value, datetime | date):
-        return value.isoformat()
-    raise GiveUp(
-        f"Column {column!r} holds a {type(value).__name__}, which JSON has no form for.",
-        "Leave the column out of the features.",
-    )
-
-
 def _message(answer: httpx.Response) -> str:
     """Give what the server says went wrong."""
     try:
         return str(answer.json()["message"])
     except (ValueError, TypeError, KeyError):
         return answer.text[:200] or answer.reason_phrase
-
-
-def _end(process: psutil.Process) -> None:
-    """Ask a process to leave, then make it."""
-    for ask in (process.terminate, process.kill):
-        with contextlib.suppress(psutil.NoSuchProcess):
-            ask()  # psutil does not signal a pid that has changed hands.
-        if not psutil.wait_procs([process], STOP_WITHIN)[1]:
-            return
-    raise TryLater(f"The scoring server's process {process.pid} cannot be ended.")

@@ -207,6 +207,8 @@ class Learnt:
     unlabelled_rows: int
     holdout: float
     salt: str
+    row_key: tuple[str, ...] = ()
+    """As configured; empty where the whole row was the key."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,11 +13,18 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout, suppress
+from contextlib import (
+    AbstractContextManager,
+    contextmanager,
+    nullcontext,
+    redirect_stdout,
+    suppress,
+)
 from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
+from threading import RLock
 from typing import Any, TypeVar
 
 import mlflow.artifacts
@@ -40,6 +47,8 @@ RECORD = TypeAdapter(Record)
 KEY = "retraind.run_key"
 WORK = "retraind.work"
 CLOUDERA = "cml:"
+# Cloudera's store finds a run only in the experiment that this process has set last.
+ONE_AT_A_TIME = RLock()
 ABOUT = "retraind.json"
 PROOF = "proof.parquet"
 SCORE = "retraind_score_"
@@ -67,6 +76,10 @@ class Registry:
         self._artifacts = artifacts
         self._code_version = code_version
         self._connection: tuple[MlflowClient, str] | None = None
+        self._platform = tracking_uri.startswith(CLOUDERA)
+        self._turn: AbstractContextManager[object] = (
+            ONE_AT_A_TIME if self._platform else nullcontext()
+        )
 
     @property
     def model_name(self) -> str:
@@ -122,8 +135,9 @@ class Registry:
     def point(self, alias: str, version: str) -> bool:
         """Point an alias at a version; False where there are no aliases, or nobody answers."""
         try:
-            client, _ = self._connect()
-            client.set_registered_model_alias(self.model_name, alias, version)
+            with self._turn:
+                client, _ = self._connect()
+                client.set_registered_model_alias(self.model_name, alias, version)
         except (MlflowException, NotImplementedError, AttributeError):
             return False
         return True
@@ -151,6 +165,7 @@ class Registry:
             shutil.move(scorer, parts / SCORER)
             proof = client.download_artifacts(model.run_id, PROOF, scratch)
             shutil.move(proof, parts / PROOF)
+            _verify(parts / SCORER)
             # A rename is all or nothing, so a folder that exists is complete.
             parts.rename(folder)
         return folder
@@ -171,8 +186,7 @@ class Registry:
             self._connection = client, experiment
         # MLflow 2 takes the server of an artifact from here, whatever the client was given.
         mlflow.set_tracking_uri(self._uris[0])
-        if self._uris[0].startswith(CLOUDERA):
-            # Cloudera's store finds a run only in the experiment that was set last.
+        if self._platform:
             mlflow.set_experiment(experiment_id=self._connection[1])
         return self._connection
 
@@ -253,7 +267,8 @@ class Registry:
     def _outages(self) -> Iterator[None]:
         """Turn what MLflow, its server and its disks throw into `TryLater`."""
         try:
-            yield
+            with self._turn:
+                yield
         except (MlflowException, OSError) as error:
             self._connection = None
             text = str(error).strip().splitlines() or [type(error).__name__]
@@ -270,6 +285,14 @@ class Registry:
             client, _ = self._connect()
             client.get_experiment_by_name(self._experiment_name)
             return None
+
+
+def _verify(folder: Path) -> None:
+    """Refuse a model that was damaged on its way here."""
+    try:
+        Scorer.load(folder)
+    except ValueError as error:
+        raise OSError(str(error)) from error
 
 
 def signature(scorer: Scorer) -> ModelSignature:

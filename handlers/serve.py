@@ -17,15 +17,12 @@ if __name__ == "__main__":
 import argparse
 import asyncio
 import hmac
-import io
 import json
 import logging
 import socket
-from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +33,9 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
 
-from handlers.endpoint import LICENCE, MODELS, STOP_WITHIN, VERSION_HEADER, Licence
+from handlers.licence import LICENCE, MODELS, STOP_WITHIN, Licence
 from handlers.scorer import BadInput, Scorer
+from handlers.wire import VERSION_HEADER, Refusal, read
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -46,24 +44,8 @@ Send = Callable[[Message], Awaitable[None]]
 LARGEST_BODY = 32 * 1024 * 1024
 SCORED_AT_ONCE = 16 * 1024
 """Bytes up to which scoring on the event loop is over sooner than a hop to a thread pays off."""
-MISSING = ["", "NA", "N/A", "NaN", "nan", "None", "NULL", "null"]
 
 log = logging.getLogger(__name__)
-
-
-class Refusal(Exception):
-    """A request that is answered with a status and a sentence instead of predictions."""
-
-    def __init__(self, status: HTTPStatus, message: str) -> None:
-        """Take the status and the sentence."""
-        super().__init__(message)
-        self.status = status
-
-    @property
-    def response(self) -> Response:
-        """Give the body that MLflow gives."""
-        body = json.dumps({"error_code": self.status.name, "message": str(self)})
-        return Response(body, self.status, media_type="application/json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +58,13 @@ class Served:
 
     def answer(self, content_type: str, body: bytes) -> bytes:
         """Score a request's body; the predictions are exactly the model's float32 scores."""
-        frame = read(content_type, body, self.scorer)
+        rows = read(content_type, body, self.scorer)
         try:
-            # Without rows there is nothing to score, but columns can still be missing.
-            scores = self.scorer.score(frame) if len(frame) else self.scorer.matrix(frame)[:, :0]
+            encoded = self.scorer.matrix(rows)
         except BadInput as error:
             raise Refusal(HTTPStatus.BAD_REQUEST, str(error).split("\n")[0]) from error
+        # XGBoost refuses to score no rows.
+        scores = self.scorer.score_matrix(encoded) if len(encoded) else encoded[:, :0]
         values: list[Any] = scores.astype(np.float64).tolist()
         if not np.isfinite(scores).all():
             # JSON has no infinity; an objective with an exponent can reach it.
@@ -89,106 +72,6 @@ class Served:
         if self.scorer.task == "multiclass":
             values = [dict(zip(self.scorer.classes, row, strict=True)) for row in values]
         return json.dumps({"predictions": values, "model_version": self.version}).encode()
-
-
-def read(content_type: str, body: bytes, scorer: Scorer) -> pd.DataFrame:
-    """Read the model's columns from a body in any of the protocol's forms.
-
-    The cells stay as the client gave them: only the scorer knows what they mean.
-    """
-    media = content_type.partition(";")[0].strip().lower()
-    if media == "text/csv":
-        return _csv(body, scorer)
-    if media != "application/json":
-        raise Refusal(
-            HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
-            f"Content-Type must be application/json or text/csv, not {media!r}",
-        )
-    try:
-        document = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise Refusal(HTTPStatus.BAD_REQUEST, f"the body is not valid JSON: {error}") from error
-    forms = [name for name in FORMS if isinstance(document, dict) and name in document]
-    if len(forms) != 1:
-        known = ", ".join(FORMS)
-        raise Refusal(HTTPStatus.BAD_REQUEST, f"the body must be an object with one of: {known}")
-    columns = FORMS[forms[0]](document[forms[0]], scorer.columns)
-    for name, cells in columns.items():
-        if {list, dict}.intersection(map(type, cells)):
-            raise Refusal(HTTPStatus.BAD_REQUEST, f"column {name!r} must hold single values")
-    frame: pd.DataFrame = pd.DataFrame(columns, dtype=object)
-    return frame
-
-
-def _csv(body: bytes, scorer: Scorer) -> pd.DataFrame:
-    """Read CSV without guessing at text: `007` and `NA` are categories like any other."""
-    texts = {f.name for f in scorer.features if f.kind in ("category", "time")}
-    missing = {name: [""] if name in texts else MISSING for name in scorer.columns}
-    try:
-        frame: pd.DataFrame = pd.read_csv(
-            io.BytesIO(body), dtype=dict.fromkeys(texts, "object"), na_values=missing,
-            keep_default_na=False, low_memory=False, float_precision="round_trip",
-        )  # fmt: skip
-    except ValueError as error:
-        raise Refusal(HTTPStatus.BAD_REQUEST, f"the body is not valid CSV: {error}") from error
-    if not isinstance(frame.index, pd.RangeIndex):
-        # pandas takes the cells that no column is named for as an index.
-        raise Refusal(HTTPStatus.BAD_REQUEST, "the CSV has more cells in a row than columns")
-    return frame
-
-
-def _split(value: object, names: list[str]) -> dict[str, Any]:
-    """Read `{"columns": [...], "data": [[...], ...]}`."""
-    if not isinstance(value, dict) or not {"columns", "data"} <= value.keys():
-        raise Refusal(HTTPStatus.BAD_REQUEST, "dataframe_split must have `columns` and `data`")
-    columns, data = value["columns"], value["data"]
-    if not isinstance(columns, list) or not all(isinstance(name, str) for name in columns):
-        raise Refusal(HTTPStatus.BAD_REQUEST, "`columns` must be a list of names")
-    if len(set(columns)) < len(columns):
-        twice = [name for name, count in Counter(columns).items() if count > 1]
-        raise Refusal(HTTPStatus.BAD_REQUEST, f"column(s) given twice: {twice}")
-    return _table(columns, data, names)
-
-
-def _table(columns: list[str], data: object, names: list[str]) -> dict[str, Any]:
-    """Turn rows into the model's columns."""
-    if not isinstance(data, list):
-        raise Refusal(HTTPStatus.BAD_REQUEST, "the rows must be a list")
-    for position, row in enumerate(data):
-        if not isinstance(row, list) or len(row) != len(columns):
-            message = f"row {position} must be a list of {len(columns)} values, one per column"
-            raise Refusal(HTTPStatus.BAD_REQUEST, message)
-    cells = zip(*data, strict=True) if data else repeat((), len(columns))
-    found = dict(zip(columns, cells, strict=True))
-    return {name: found[name] for name in names if name in found}
-
-
-def _records(value: object, names: list[str]) -> dict[str, Any]:
-    """Read `[{column: value, ...}, ...]`; a key that some rows lack is missing there."""
-    if not isinstance(value, list) or not all(isinstance(row, dict) for row in value):
-        raise Refusal(HTTPStatus.BAD_REQUEST, "the records must be a list of objects")
-    present = [name for name in names if not value or any(name in row for row in value)]
-    return {name: [row.get(name) for row in value] for name in present}
-
-
-def _inputs(value: object, names: list[str]) -> dict[str, Any]:
-    """Read columns, records, or rows in the model's order of features."""
-    if isinstance(value, list):
-        records = bool(value) and isinstance(value[0], dict)
-        return _records(value, names) if records else _table(names, value, names)
-    if not isinstance(value, dict) or not all(isinstance(cells, list) for cells in value.values()):
-        raise Refusal(HTTPStatus.BAD_REQUEST, "the inputs must be rows, or a list per column")
-    if len({len(cells) for cells in value.values()}) > 1:
-        raise Refusal(HTTPStatus.BAD_REQUEST, "the columns must all have the same length")
-    return {name: value[name] for name in names if name in value}
-
-
-FORMS: dict[str, Callable[[object, list[str]], dict[str, Any]]] = {
-    "dataframe_split": _split,
-    "dataframe_records": _records,
-    "inputs": _inputs,
-    "instances": _inputs,
-}
 
 
 class Server:
@@ -214,7 +97,7 @@ class Server:
         try:
             response = await self._invocations(Request(scope, receive))
         except Refusal as refusal:
-            response = refusal.response
+            response = _said(refusal)
         except ClientDisconnect:
             return
         await response(scope, receive, send)
@@ -253,13 +136,13 @@ class Server:
         """Load a model beside the one that serves, then swap the two."""
         wanted, given = f"Bearer {self._licence.token}", request.headers.get("authorization", "")
         if not hmac.compare_digest(wanted.encode(), given.encode()):
-            return Refusal(HTTPStatus.UNAUTHORIZED, "the token is missing or wrong").response
+            return _said(Refusal(HTTPStatus.UNAUTHORIZED, "the token is missing or wrong"))
         order = await request.json()
         try:
             async with self._one_at_a_time:
                 self._served = served = await asyncio.to_thread(self._load, order)
         except Refusal as refusal:
-            return refusal.response
+            return _said(refusal)
         log.info("serving version %s of run %s", served.version, served.run_id)
         return Response(json.dumps({"model_version": served.version}))
 
@@ -275,6 +158,12 @@ class Server:
             message = f"{type(error).__name__}: {error}".split("\n")[0]
             raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, message) from error
         return Served(order["version"], order["run_id"], scorer)
+
+
+def _said(refusal: Refusal) -> Response:
+    """Give a refusal the body that MLflow gives it."""
+    body = json.dumps({"error_code": refusal.status.name, "message": str(refusal)})
+    return Response(body, refusal.status, media_type="application/json")
 
 
 async def _body(request: Request) -> bytes:

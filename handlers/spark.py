@@ -51,7 +51,7 @@ def properties(machine: Machine, settings: Settings) -> dict[str, str]:
     if machine.iceberg.value:
         key = "spark.jars.packages" if wanted.packages else "spark.jars"
         derived[key] = machine.iceberg.value
-    if not any(name.startswith("spark.sql.catalog.") for name in wanted.conf):
+    if catalog not in wanted.conf:
         derived |= {
             catalog: "org.apache.iceberg.spark.SparkCatalog",
             f"{catalog}.type": "hadoop",

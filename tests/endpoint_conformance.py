@@ -146,7 +146,9 @@ class EndpointConformance:
         endpoint.deploy(models["2"].model, models["2"].folder / "deleted")
         assert endpoint.serving() == "2"
 
-    @pytest.mark.parametrize("damage", ["garbage", "no booster", "no description", "other", "gone"])
+    @pytest.mark.parametrize(
+        "damage", ["garbage", "cut", "no booster", "no description", "other", "gone"]
+    )
     def test_keeps_the_old_version_when_the_new_one_is_broken(
         self, endpoint: Endpoint, models: Models, tmp_path: Path, damage: str
     ) -> None:
@@ -157,6 +159,9 @@ class EndpointConformance:
             models["2"].scorer.save(broken)
         if damage == "garbage":
             (broken / "model.ubj").write_bytes(b"not a booster")
+        elif damage == "cut":
+            whole = (broken / "model.ubj").read_bytes()
+            (broken / "model.ubj").write_bytes(whole[: len(whole) // 2])
         elif damage == "no booster":
             (broken / "model.ubj").unlink()
         elif damage == "no description":

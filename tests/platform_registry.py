@@ -10,6 +10,7 @@ from __future__ import annotations
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
 from http.client import HTTPConnection
@@ -42,7 +43,7 @@ from config.settings import Pipeline, Settings
 from handlers.account import account
 from handlers.cards import Recipe, cards
 from handlers.facts import Record, State, TryLater
-from handlers.registry import KEY, PROOF, SCORER, Registry, read_proof
+from handlers.registry import KEY, PROOF, SCORER, WORK, Registry, read_proof
 from handlers.rows import choose, split
 from handlers.scorer import Scorer, Task
 from handlers.train import train
@@ -220,16 +221,16 @@ class Line(ThreadingHTTPServer):
         self.far = urlsplit(url)
         self.url = f"http://127.0.0.1:{self.server_port}"
         self.fault: Fault = lambda *_: "answered"
-        self.asked = 0
+        self.paths: list[str] = []
         self.waiting = Event()
         self._lock = Lock()
         Thread(target=self.serve_forever, daemon=True).start()
 
     def fate(self, path: str) -> Fate:
-        """Count a request and say what becomes of it."""
+        """Note a request and say what becomes of it."""
         with self._lock:
-            self.asked += 1
-            return self.fault(self.asked, path)
+            self.paths.append(path)
+            return self.fault(len(self.paths), path)
 
     def close(self) -> None:
         """Let go of who waits, and of the port."""
@@ -308,31 +309,28 @@ def one_of_each(url: str, door: Registry, kept: Record, what: str) -> None:
 
 def a_killed_server_delays_but_never_doubles(url: str) -> None:
     """Killed at any request of a record, the next attempt leaves one complete run, one version."""
-    last, slowest = 1, 0.0
-    while True:
+    line = Line(url)
+    door = registry(line.url, unused("counted"))
+    door.record(decided(door.model_name), MODEL, ROWS)
+    paths = list(line.paths)
+    line.fault = killed_after(0)
+    outage(partial(door.pointed, "champion"), "asking for an alias")
+    line.close()
+    assert len(paths) > 15, f"only {len(paths)} requests, so the line was not used"
+    for last, path in enumerate(paths, 1):
+        if "/artifacts/model/" in path and not path.endswith("MLmodel"):
+            continue  # the files of the model are all alike
         line = Line(url)
         door = registry(line.url, unused("killed"))
         record = decided(door.model_name)
         line.fault = killed_after(last)
-        try:
-            began = monotonic()
-            door.record(record, MODEL, ROWS)
-        except TryLater:
-            slowest = max(slowest, monotonic() - began)
-        else:
-            break
+        outage(partial(door.record, record, MODEL, ROWS), f"killed after request {last}, {path}")
         outage(partial(door.find, record.key), "finding")
-        outage(partial(door.pointed, "champion"), "asking for an alias")
         assert not door.point("champion", "1"), "nobody answers"
         line.fault = lambda *_: "answered"
         kept = door.find(record.key) or door.record(record, MODEL, ROWS)
-        one_of_each(url, door, kept, f"killed after request {last}")
+        one_of_each(url, door, kept, f"killed after request {last}, {path}")
         line.close()
-        last += 1
-    line.close()
-    assert last > 15, f"only {last} requests, so the line was not used"
-    assert slowest < PATIENCE, f"told after {slowest:.0f} s"
-    print(f"    {last - 1} requests; told within {slowest:.2f} s")  # noqa: T201  a script for a log
 
 
 def lost_answers_double_nothing(url: str) -> None:
@@ -357,7 +355,7 @@ def lost_answers_double_nothing(url: str) -> None:
 
 def a_silent_server_is_told_in_time(url: str) -> None:
     """A server that takes requests and never answers is an outage, too, after the timeout."""
-    for path in ("experiments/get-by-name", "artifacts/model/MLmodel", "model-versions/create"):
+    for path in ("experiments/get-by-name", "model-versions/create"):
         line = Line(url)
         door = registry(line.url, unused("silent"))
         record = decided(door.model_name)
@@ -421,33 +419,39 @@ def a_platform_store_is_enough(url: str) -> None:
     """Two pipelines work in one process on a store that has the limits of Cloudera's."""
     with tempfile.TemporaryDirectory() as scratch:
         home = Path(scratch)
-        stores: Any = run_stores._tracking_store_registry
-        stores.register("cml", lambda *_, **__: platform_runs(url, home / "experiments"))
-        stores = model_stores._model_registry_store_registry
-        stores.register("cml", lambda *_, **__: platform_models(url))
-        doors = [registry("cml://localhost", unused(name)) for name in ("one", "two")]
-        kept: dict[Registry, list[Record]] = {door: [] for door in doors}
-        for sequence in (2, 3, 1):
-            for door in doors:
-                record = decided(door.model_name, sequence)
-                same("found before", door.find(record.key), None)
-                MlflowClient("cml://localhost").create_run(
-                    door._connect()[1], tags={"retraind.work": record.key}
-                )  # an attempt that was interrupted
-                kept[door].append(door.record(record, MODEL, ROWS))
-        for door in doors:
-            again = registry("cml://localhost", door.model_name.removeprefix("platform-"))
-            for record in kept[door]:
-                same("found", again.find(record.key), record)
-                assert record.model, "no version"
-                folder = again.fetch(record.model, home / door.model_name)
-                rows, expected = read_proof(folder / PROOF)
-                np.testing.assert_array_equal(Scorer.load(folder / SCORER).score(rows), expected)
-            same("order", [record.sequence for record in again.history()], [1, 2, 3])
-            assert not again.point("champion", "1"), "there are no aliases"
-            same("pointed", again.pointed("champion"), None)
-            statuses = sorted(run.info.status for run in runs(url, again))
-            same("statuses", statuses, ["FINISHED"] * 3 + ["KILLED"] * 3)
+        run_kinds: Any = run_stores._tracking_store_registry
+        run_kinds.register("cml", lambda *_, **__: platform_runs(url, home / "experiments"))
+        model_kinds: Any = model_stores._get_store_registry  # it is made at first use
+        model_kinds().register("cml", lambda *_, **__: platform_models(url))
+        with ThreadPoolExecutor(2) as pool:
+            list(pool.map(partial(works_on_a_platform_store, url, home), ("one", "two")))
+
+
+def works_on_a_platform_store(url: str, home: Path, name: str) -> None:
+    """Take three decisions after an interrupted attempt at each, and read them back."""
+    pipeline = unused(name)
+    door = registry("cml://localhost", pipeline)
+    kept = []
+    for sequence in (2, 3, 1):
+        record = decided(pipeline, sequence)
+        same("found before", door.find(record.key), None)
+        server = MlflowClient(url)
+        experiment = server.get_experiment_by_name(door.model_name)
+        assert experiment, "no experiment"
+        server.create_run(experiment.experiment_id, tags={WORK: record.key})
+        kept.append(door.record(record, MODEL, ROWS))
+    again = registry("cml://localhost", pipeline)
+    for record in kept:
+        same("found", again.find(record.key), record)
+        assert record.model, "no version"
+        folder = again.fetch(record.model, home / pipeline)
+        rows, expected = read_proof(folder / PROOF)
+        np.testing.assert_array_equal(Scorer.load(folder / SCORER).score(rows), expected)
+    same("order", [record.sequence for record in again.history()], [1, 2, 3])
+    assert not again.point("champion", "1"), "there are no aliases"
+    same("pointed", again.pointed("champion"), None)
+    ended = sorted(run.info.status for run in runs(url, again))
+    same("statuses", ended, ["FINISHED"] * 3 + ["KILLED"] * 3)
 
 
 CHECKS = (

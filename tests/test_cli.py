@@ -167,13 +167,7 @@ def test_the_program_starts_without_what_is_slow_to_import() -> None:
     ("name", "content"),
     [
         ("handlers", "facts = None\n"),
-        pytest.param(
-            "config",
-            "x = 1\n",
-            marks=pytest.mark.xfail(
-                reason="daemon.__main__ imports __version__ before it looks who `config` is"
-            ),
-        ),
+        ("config", "x = 1\n"),
         ("config", "__version__ = '9'\n"),
     ],
 )

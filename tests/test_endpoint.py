@@ -34,9 +34,11 @@ from hypothesis import strategies as st
 
 from config.settings import LocalEndpoint as LocalSettings
 from handlers import endpoint as endpoint_module
-from handlers import serve
-from handlers.endpoint import Licence, LocalEndpoint
+from handlers import licence as licence_module
+from handlers import serve, wire
+from handlers.endpoint import LocalEndpoint
 from handlers.facts import TryLater
+from handlers.licence import Licence
 from handlers.scorer import Scorer
 
 JSON = {"Content-Type": "application/json"}
@@ -95,7 +97,7 @@ class TestLocalEndpoint(EndpointConformance):
 
 def body_of(rows: pd.DataFrame) -> dict[str, Any]:
     """Give rows as `dataframe_split` has them."""
-    return endpoint_module.split(rows)
+    return wire.split(rows)
 
 
 def forms_of(rows: pd.DataFrame) -> dict[str, tuple[str, str]]:
@@ -319,7 +321,7 @@ def test_a_silent_server_is_replaced(
     endpoint.deploy(models["1"].model, models["1"].folder)
     server = server_of(endpoint)
     monkeypatch.setattr(endpoint_module, "ANSWER_WITHIN", 0.2)
-    monkeypatch.setattr(endpoint_module, "STOP_WITHIN", 0.5)
+    monkeypatch.setattr(licence_module, "STOP_WITHIN", 0.5)
     hasty = LocalEndpoint(
         endpoint._settings.model_copy(update={"start_within": 0.3}), endpoint._home
     )
@@ -465,7 +467,7 @@ values = st.recursive(
 )
 names = st.sampled_from([*ROW, "other"])
 documents = st.dictionaries(
-    st.sampled_from([*serve.FORMS, "other"]),
+    st.sampled_from([*wire.FORMS, "other"]),
     values
     | st.lists(st.dictionaries(names, values), max_size=3)
     | st.lists(st.lists(values, min_size=5, max_size=5), max_size=3)
@@ -479,7 +481,7 @@ documents = st.dictionaries(
 def test_no_document_is_an_accident(models: Models, document: object) -> None:
     """Whatever JSON arrives, it is scored or refused; nothing else ever leaves the server."""
     served = serve.Served("1", "run", models["1"].scorer)
-    with contextlib.suppress(serve.Refusal):
+    with contextlib.suppress(wire.Refusal):
         answer = json.loads(served.answer("application/json", json.dumps(document).encode()))
         assert all(0 <= score <= 1 for score in answer["predictions"])
 
@@ -488,8 +490,10 @@ def test_infinite_predictions_are_null(models: Models) -> None:
     """JSON has no infinity: what a model cannot say as a number is null."""
 
     class Wild(Scorer):
-        def score(self, rows: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float32]]:
-            return np.full(len(rows), np.inf, np.float32)
+        def score_matrix(
+            self, encoded: np.ndarray[Any, np.dtype[np.float32]]
+        ) -> np.ndarray[Any, np.dtype[np.float32]]:
+            return np.full(len(encoded), np.inf, np.float32)
 
     known = models["4"]
     wild = Wild(known.scorer.task, known.scorer.features, (), known.scorer.booster)

@@ -28,7 +28,7 @@ EMPTY = Part(pd.DataFrame({"m": []}), pd.Series([], dtype=object))
 class Oracle(Scorer):
     """A model that says what the column of its name says: `m`, or `m0`, `m1`, ... for classes."""
 
-    def score(self, rows: pd.DataFrame) -> np.ndarray[Any, np.dtype[np.float32]]:
+    def score(self, rows: Any) -> np.ndarray[Any, np.dtype[np.float32]]:
         """Read the scores from the rows."""
         name = self.features[0].name if self.features else "m"
         many = [f"{name}{i}" for i in range(len(self.classes))]

@@ -365,7 +365,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 TestAgainstAModel = LedgerMachine.TestCase
 TestAgainstAModel.settings = settings(
-    max_examples=25,
+    max_examples=50,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
@@ -715,6 +715,36 @@ def test_a_score_that_is_no_number_can_be_read_again(book: Ledger, score: float)
     assert repr(told.gain) == repr(closed.verdict.gain if closed.verdict else None)
 
 
+@pytest.mark.parametrize("state", JUDGED)
+def test_what_made_a_model_is_found(book: Ledger, state: State) -> None:
+    """Each model leads back to its decision, whatever the scores of this or another were."""
+    poor = record(book.open(PIPELINE, delta(1)), State.KEPT, 1)
+    book.settle(replace(poor, verdict=verdict(challenger=math.inf)))
+    park(book, 2)
+    made = close(book, book.open(PIPELINE, delta(3)), state, 2)
+    assert book.made(PIPELINE, "2") == made
+    found = book.made(PIPELINE, "1")
+    assert found is not None
+    assert found.sequence == 1
+    assert book.made(PIPELINE, "3") is None
+    assert book.made("other", "2") is None
+
+
+def test_rows_that_were_not_read_are_counted_once(book: Ledger) -> None:
+    """A delta that is split or taken up again tells of the same snapshots again."""
+    pieces = [snapshot(2, 70, "overwrite"), snapshot(3), snapshot(4)]
+    promote(book, 1)
+    assert book.unread(PIPELINE) == 0
+    close(book, book.open(PIPELINE, delta_of(pieces, 1)), State.SPLIT)
+    assert book.unread(PIPELINE) == 70
+    close(book, book.open(PIPELINE, delta_of(pieces[:2], 1)), State.PARKED)
+    book.retry(PIPELINE, "ann", book.parked(PIPELINE))
+    close(book, book.pending(PIPELINE), State.KEPT)  # type: ignore[arg-type]
+    close(book, book.open(PIPELINE, delta_of([snapshot(4), snapshot(5, 7, "merge")], 3)))
+    assert book.unread(PIPELINE) == 77
+    assert book.unread("other") == 0
+
+
 def test_texts_come_back_as_they_were(book: Ledger) -> None:
     """Whatever an error says is kept to the letter."""
     text = "'; DROP TABLE deltas; -- \0 \n\t <b>é漢🙂 \x1b[31m"
@@ -900,8 +930,9 @@ def writes(book: Ledger) -> dict[str, Callable[[], object]]:
 
 
 READS = {
+    "withdrawn",
     "standing", "pending", "history", "champion", "before", "proven", "promoted", "deployments",
-    "parked", "audit", "owner", "one", "all", "now", "close", "write",
+    "parked", "audit", "made", "unread", "owner", "one", "all", "now", "close", "write",
 }  # fmt: skip
 
 

@@ -6,6 +6,7 @@ import getpass
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import pytest
 from builders import PIPELINE, close, delta, dump, ledger, model, moment, park, promote
@@ -13,6 +14,9 @@ from builders import PIPELINE, close, delta, dump, ledger, model, moment, park, 
 from daemon import operate
 from daemon.ledger import Ledger
 from handlers.facts import GiveUp, State
+
+if TYPE_CHECKING:
+    from handlers.endpoint import Endpoint
 
 
 @pytest.fixture
@@ -157,8 +161,7 @@ def test_a_pause_moves_nothing_else(three: Ledger) -> None:
 def test_a_retry_takes_up_one(book: Ledger) -> None:
     """A named delta is opened anew, the others stay parked."""
     first, second = park(book, 1), park(book, 2)
-    said = operate.retry(book, PIPELINE, first.sequence)
-    assert said == "cards: 1 parked delta(s) are taken up again at the next tick."
+    assert "1 parked delta(s) are taken up" in operate.retry(book, PIPELINE, first.sequence)
     work = book.pending(PIPELINE)
     assert work is not None
     assert (work.retry_of, work.delta) == (first.sequence, first.delta)
@@ -171,7 +174,7 @@ def test_a_retry_takes_up_all(book: Ledger) -> None:
     park(book, 1)
     park(book, 2)
     assert "2 parked" in operate.retry(book, PIPELINE, None)
-    assert "0 parked" in operate.retry(book, PIPELINE, None)
+    assert "nothing is parked" in operate.retry(book, PIPELINE, None)
     retried = []
     while work := book.pending(PIPELINE):
         retried.append(work.retry_of)
@@ -200,6 +203,35 @@ def test_a_retry_hurries_what_waits(book: Ledger) -> None:
     found = book.pending(PIPELINE)
     assert found is not None
     assert (found.next_try_at, found.attempts, found.trouble) == (None, 1, "an outage")
+
+
+class Server:
+    """Serves version 7 until stopped."""
+
+    where = "http://127.0.0.1:5001"
+    version: str | None = "7"
+
+    def serving(self) -> str | None:
+        """Name the version."""
+        return self.version
+
+    def stop(self) -> None:
+        """Serve no more."""
+        self.version = None
+
+
+def test_an_endpoint_is_stopped_only_while_nobody_keeps_it_up(book: Ledger) -> None:
+    """A running daemon would start it again, so the operator is told to stop that first."""
+    server = Server()
+    endpoint = cast("Endpoint", server)
+    with pytest.raises(GiveUp, match="keeps the endpoint up"):
+        operate.stop_endpoint(book, PIPELINE, endpoint)
+    assert server.serving() == "7"
+    book.release()
+    said = operate.stop_endpoint(book, PIPELINE, endpoint)
+    assert said == "cards: http://127.0.0.1:5001 no longer serves version 7."
+    assert server.serving() is None
+    assert "served nothing" in operate.stop_endpoint(book, PIPELINE, endpoint)
 
 
 def test_who_is_told_even_where_users_have_no_name(

@@ -118,8 +118,8 @@ def test_a_killed_daemon_is_replaced_at_once(
     if reaped:
         daemon.wait()
     else:
-        os.waitid(os.P_PID, daemon.pid, os.WEXITED | os.WNOWAIT)
-        assert psutil.Process(daemon.pid).status() == psutil.STATUS_ZOMBIE
+        while psutil.Process(daemon.pid).status() != psutil.STATUS_ZOMBIE:
+            threading.Event().wait(0.01)
     assert owner.living(book) is None
     claim(book)
     promote(book, 1)

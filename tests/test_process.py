@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -232,22 +231,6 @@ def test_ctrl_c_in_mid_training_stops_within_its_time(site: Site) -> None:
     site.run("once")
     assert [d["state"] for d in site.ask("history")] == ["promoted"]
     assert site.version() == "1"
-
-
-def test_a_second_signal_leaves_at_once(site: Site) -> None:
-    """Who asks twice is not kept waiting, and the state is free for the next start."""
-    site.configure(rounds=100_000)
-    site.run("append", "--rows", "2000")
-    daemon = site.start()
-    until(lambda: site.step().get("done", 0) > 20, "training is under way")
-    os.kill(daemon.pid, signal.SIGSTOP)  # both signals arrive before it can act on the first
-    daemon.send_signal(signal.SIGTERM)
-    os.kill(daemon.pid, signal.SIGCONT)
-    until(lambda: daemon.poll() is not None or "stopping" in site.log(), "the first is noticed")
-    if daemon.poll() is None:
-        daemon.send_signal(signal.SIGTERM)
-    assert daemon.wait(30) in (0, 128 + signal.SIGTERM)
-    assert site.ask("status")["daemon"]["running"] is False
 
 
 def test_ports_and_folders_that_cannot_be_had_are_told(site: Site) -> None:

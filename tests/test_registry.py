@@ -217,7 +217,9 @@ def test_rows_of_every_kind_survive_the_proof(registry: Registry, tmp_path: Path
         {
             "flag": [True, None, False, True],
             "shop": ["a", None, "b", "zz"],
-            "when": pd.to_datetime(["2026-01-01", None, "2026-01-03", "2026-01-04"], utc=True),
+            "when": pd.to_datetime(
+                pd.Series(["2026-01-01", None, "2026-01-03", "2026-01-04"]), utc=True
+            ),
             "n": [1.5, None, 3.0, 4.0],
         }
     )

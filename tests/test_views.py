@@ -43,7 +43,7 @@ HOSTILE = ["[red]x[/red]", "[/]", "<script>alert(1)</script>", ":smile: [link=ht
 STATUS = {"daemon", "state_dir", "pipelines"}
 STANDING = {
     "name", "table", "branch", "cursor", "head", "doing", "paused", "champion", "deployed",
-    "endpoint", "open", "parked", "last",
+    "endpoint", "open", "parked", "unread_rows", "last",
 }  # fmt: skip
 DECISION = {
     "pipeline", "delta", "state", "reason", "closed_at", "seconds", "snapshot_from",
@@ -133,6 +133,16 @@ def test_a_status_tells_when_nobody_runs(wanted: Settings, book: Ledger) -> None
     view = strict(views.status(wanted, book))
     assert view["daemon"] == {"running": False, "pid": None, "host": None, "url": None}
     assert "not running" in drawn(status_text(view))
+
+
+def test_rows_that_were_not_read_are_told(wanted: Settings, book: Ledger) -> None:
+    """Rows that came by overwrite or merge are not passed over in silence."""
+    promote(book, 1)
+    assert "unread" not in drawn(status_text(views.status(wanted, book)))
+    close(book, book.open(PIPELINE, delta_of([snapshot(2, 1234, "overwrite")], 1)), State.SKIPPED)
+    view = views.status(wanted, book)
+    assert view["pipelines"][0]["unread_rows"] == 1234
+    assert "1,234 rows came by overwrite or merge" in drawn(status_text(view))
 
 
 def test_a_champion_that_does_not_serve_yet_is_told(wanted: Settings, book: Ledger) -> None:

@@ -1,0 +1,213 @@
+"""The clock and the ladder for stopping, with work that does not notice being asked."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, cast
+
+import httpx
+import pytest
+from builders import ledger
+
+from config.settings import Pipeline, Settings
+from daemon import dashboard, service
+from daemon.ledger import Ledger
+from daemon.reconcile import Reconciler
+from daemon.service import Activity, Clockwork, Service
+from daemon.store import NotOwner
+from handlers.facts import GiveUp, TryLater
+
+ROOT = Path(__file__).resolve().parent.parent
+STUBBORN = """
+import sys, threading
+from pathlib import Path
+from daemon import logs, owner, service
+from daemon.ledger import Ledger
+
+class Deaf:
+    troubled = False
+    def tick(self):
+        print("ticking", flush=True)
+        threading.Event().wait(60)
+
+logs.configure(to=sys.stderr)
+stopping = threading.Event()
+book = Ledger(Path(sys.argv[1]))
+owner.claim(book, owner.myself(), stopping.wait)
+work = service.Clockwork(Deaf(), 60.0, service.Activity(stopping), threading.Lock())
+service.Service({"deaf": work}, book, stopping, float(sys.argv[2])).run()
+"""
+
+
+class Ticker:
+    """Stands in for a reconciler: counts its ticks."""
+
+    troubled = False
+
+    def __init__(self, then: Callable[[], object] = lambda: None) -> None:
+        self.ticks = 0
+        self.ticked = threading.Event()
+        self._then = then
+
+    def tick(self) -> None:
+        """Count, and do what the test wants."""
+        self.ticks += 1
+        self.ticked.set()
+        self._then()
+
+
+def serving(book: Ledger, ticker: Ticker, every: float = 0.05) -> tuple[Service, threading.Event]:
+    """Make a service with one pipeline."""
+    stopping = threading.Event()
+    work = Clockwork(cast("Reconciler", ticker), every, Activity(stopping), threading.Lock())
+    return Service({"cards": work}, book, stopping, 5.0), stopping
+
+
+def stubborn(tmp_path: Path, within: float) -> subprocess.Popen[str]:
+    """Start a daemon whose work takes a minute and notices nothing."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", STUBBORN, str(tmp_path / "ledger.db"), str(within)],
+        cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ticking\n"
+    return process
+
+
+def test_work_that_does_not_end_is_left_at_the_last_rung(tmp_path: Path) -> None:
+    """After `stop_within` the process leaves with status 1 and says which work it left."""
+    process = stubborn(tmp_path, 1.0)
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert 1.0 <= time.monotonic() - began < 15
+    last = json.loads(errors.splitlines()[-1])
+    assert (last["event"], last["pipelines"]) == ("left_at_last_rung", ["deaf"])
+
+
+def test_the_second_signal_leaves_at_once(tmp_path: Path) -> None:
+    """Who asks twice is not kept waiting, however long `stop_within` is."""
+    process = stubborn(tmp_path, 600.0)
+    process.send_signal(signal.SIGINT)
+    assert process.stderr is not None
+    while "stopping" not in process.stderr.readline():
+        pass
+    began = time.monotonic()
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(30) == 128 + signal.SIGTERM
+    assert time.monotonic() - began < 15
+
+
+def test_a_pipeline_ticks_at_once_and_again(tmp_path: Path) -> None:
+    """The first look is taken at the start, the next ones follow, and none after the stop."""
+    ticker = Ticker()
+    book = ledger(tmp_path / "ledger.db")
+    daemon, _ = serving(book, ticker)
+    assert daemon.unready() == ["cards"]
+    daemon.start()
+    assert ticker.ticked.wait(5)
+    ticker.ticked.clear()
+    assert ticker.ticked.wait(5)
+    daemon.stop()
+    assert daemon.unready() == []
+    count = ticker.ticks
+    time.sleep(0.2)
+    assert ticker.ticks == count
+    assert book.owner() is None
+
+
+def test_losing_the_state_stops_the_daemon(tmp_path: Path) -> None:
+    """A tick that finds another owner ends the whole daemon, not only itself."""
+
+    def taken() -> None:
+        raise NotOwner("process 7 owns it now")
+
+    ticker = Ticker(taken)
+    daemon, stopping = serving(ledger(tmp_path / "ledger.db"), ticker, 60.0)
+    daemon.start()
+    assert stopping.wait(5)
+    daemon.stop()
+
+
+def test_an_error_in_a_tick_does_not_stop_the_clock(tmp_path: Path) -> None:
+    """Whatever one tick throws, the next one comes."""
+    ticker = Ticker(lambda: 1 / 0)
+    daemon, _ = serving(ledger(tmp_path / "ledger.db"), ticker)
+    daemon.start()
+    end = time.monotonic() + 10
+    while ticker.ticks < 3 and time.monotonic() < end:
+        ticker.ticked.wait(0.1)
+    daemon.stop()
+    assert ticker.ticks >= 3
+
+
+def test_being_asked_to_stop_reaches_the_work() -> None:
+    """Progress is noted until the wish to stop is there; then the work is told to try later."""
+    stopping = threading.Event()
+    activity = Activity(stopping)
+    activity("training", 3, 10)
+    assert (activity.step.name, activity.step.done, activity.step.total) == ("training", 3, 10)
+    stopping.set()
+    with pytest.raises(TryLater, match="asked to stop while training"):
+        activity("training", 4, 10)
+
+
+def test_a_taken_port_is_told() -> None:
+    """Two daemons cannot serve their pages on one port; the remedy names the setting."""
+    bound = service.bind("127.0.0.1", 0)
+    bound.listen()
+    with pytest.raises(GiveUp, match=r"127\.0\.0\.1.*http\.port"):
+        service.bind("127.0.0.1", bound.getsockname()[1])
+    bound.close()
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Any:
+    """Serve the pages of a ledger with a hostile name in it."""
+    nasty = "lake.db.<script>alert(1)</script>"
+    settings = Settings(
+        state_dir=tmp_path, pipelines={"cards": Pipeline(table=nasty, label="y")}
+    )  # fmt: skip
+    book = ledger(tmp_path / "ledger.db")
+    book.looked("cards", None, "waiting: <script>alert(2)</script>")
+    waiting = ["cards"]
+    steps = {"cards": service.Step("training", 3, 10)}
+    bound = service.bind("127.0.0.1", 0)
+    pages = dashboard.app(settings, book, lambda: steps, lambda: waiting)
+    with service.pages(pages, bound):
+        client = httpx.Client(
+            base_url=f"http://127.0.0.1:{bound.getsockname()[1]}", trust_env=False, timeout=10
+        )
+        yield client, waiting, steps
+
+
+def test_the_pages_answer(site: Any) -> None:
+    """Health is always well; readiness follows the first look; the page shows the work."""
+    client, waiting, _ = site
+    assert (client.get("/healthz").status_code, client.get("/healthz").text) == (200, "ok")
+    assert client.get("/readyz").status_code == 503
+    waiting.clear()
+    assert client.get("/readyz").json() == {"ready": True, "waiting": []}
+    status = client.get("/api/status").json()
+    assert status["activity"]["cards"] == {"name": "training", "done": 3, "total": 10}
+    assert client.get("/api/history?pipeline=cards&limit=5").json() == []
+    assert "3 of 10" in client.get("/").text
+
+
+def test_what_is_shown_is_escaped(site: Any) -> None:
+    """Names and errors come from outside: none of them becomes markup, and no script may run."""
+    client, _, steps = site
+    steps.clear()
+    page = client.get("/")
+    assert "&lt;script&gt;alert(1)" in page.text
+    assert "&lt;script&gt;alert(2)" in page.text
+    assert "<script" not in page.text
+    assert "default-src 'none'" in page.headers["content-security-policy"]
