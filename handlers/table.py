@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -23,13 +24,22 @@ if TYPE_CHECKING:
 
 
 class Table:
-    """One Iceberg table on one branch."""
+    """One Iceberg table on one branch.
 
-    def __init__(self, sessions: Sessions, name: str, branch: str = "main") -> None:
+    The held table object is refreshed at each look, and loaded anew every `reload_every` seconds:
+    a hadoop catalog's refresh does not notice a table that was dropped and made again with as many
+    versions as before.
+    """
+
+    def __init__(
+        self, sessions: Sessions, name: str, branch: str = "main", reload_every: float = 60.0
+    ) -> None:
         self.name = name
         self.branch = branch
         self._sessions = sessions
+        self._reload_every = reload_every
         self._handle: Any = None
+        self._loaded = 0.0
 
     def head(self) -> Cursor | None:
         """Say where the branch stands now; None if nothing was committed to it yet.
@@ -111,8 +121,9 @@ class Table:
         )
 
     def _refreshed(self) -> Any:  # noqa: ANN401 (a py4j handle)
-        if self._handle is None:
+        if self._handle is None or monotonic() - self._loaded > self._reload_every:
             session = self._sessions()
+            self._loaded = monotonic()
             loader = session._jvm.org.apache.iceberg.spark.Spark3Util  # type: ignore[union-attr] # noqa: SLF001 (py4j is the only way to a refreshed table)
             self._handle = loader.loadIcebergTable(session._jsparkSession, self.name)  # noqa: SLF001
         else:

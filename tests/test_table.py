@@ -132,7 +132,7 @@ def test_a_replaced_table_is_recognised_by_its_uuid(lab: Lab) -> None:
     """Another table under the same name is new as a whole, and the note says so."""
     lab.append(0, 50)
     cursor = since(lab, None).cursor
-    table = lab.table()
+    table = Table(lab.sessions, lab.name, reload_every=0)
     assert table.head() == cursor
     lab.sql("DROP TABLE {t} PURGE")
     lab.append(1, 80)
