@@ -6,6 +6,7 @@ process running the very command a user would type. A client asks the endpoint a
 
 from __future__ import annotations
 
+import signal
 import socket
 import subprocess
 import sys
@@ -71,7 +72,8 @@ class Client:
 
 def play(plan: Plan, folder: Path | None) -> None:
     """Tell the story: set the stage, let batches arrive, sum up."""
-    console = Console()
+    # A pipe has no width, and folding sentences to 80 columns there helps nobody.
+    console = Console(width=None if sys.stdout.isatty() else 160)
     home = folder or Path("retraind-state") / f"demo-{datetime.now(timezone.utc):%Y%m%d-%H%M%S}"
     settings = _stage(home)
     narrator = Narrator(console)
@@ -90,6 +92,7 @@ def play(plan: Plan, folder: Path | None) -> None:
         asking.start()
         try:
             _batches(plan, home, settings, daemon, narrator, console)
+            done.wait(4 * ASK_EVERY)  # so that the last version is heard as well
         except KeyboardInterrupt:
             console.print("\nStopping.")
         finally:
@@ -101,14 +104,14 @@ def play(plan: Plan, folder: Path | None) -> None:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Make sure that Ctrl-C reaches this thread, whatever libraries did to the handler."""
-    import signal  # noqa: PLC0415
-
-    former = signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Let Ctrl-C and SIGTERM end the story in order, whatever libraries did to the handlers."""
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    former = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, former)
+        for number, handler in former.items():
+            signal.signal(number, handler)
 
 
 def _stage(home: Path) -> Settings:
@@ -206,6 +209,9 @@ class Narrator:
     @contextmanager
     def bar(self) -> Iterator[Any]:
         """Give a function that shows a step; on a terminal as a bar that vanishes at the end."""
+        if not self._console.is_terminal:
+            yield lambda _step: None
+            return
         columns = (TextColumn("  {task.description}"), BarColumn(), TextColumn("{task.completed}"))
         with Progress(*columns, console=self._console, transient=True) as progress:
             task = progress.add_task("", visible=False)
