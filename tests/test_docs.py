@@ -182,10 +182,10 @@ def test_the_two_commands_are_the_ones_that_are_checked() -> None:
 
 
 def test_the_version_is_one_and_told() -> None:
-    """The changelog has the program's version, and so has the package."""
+    """The changelog has the program's version, and the package takes it from the program."""
     assert f"## [{__version__}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert f'\nversion = "{__version__}"\n' in project
+    assert 'version = { attr = "config.__version__" }' in project
 
 
 def test_no_file_tells_of_the_machine_it_was_made_on() -> None:
