@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -139,7 +141,9 @@ def once(config: Config = None, *, verbose: Verbose = False) -> None:
     settings = _settings(config, verbose=verbose)
     from daemon import runner  # noqa: PLC0415
 
-    if failed := runner.once(settings):
+    with _waiting("looking at every table"):
+        failed = runner.once(settings)
+    if failed:
         _fail(f"Not everything got through: {', '.join(failed)}. `retraind status` says why.", 1)
 
 
@@ -182,7 +186,8 @@ def append(
     settings = _settings(config)
     name = _pick(settings, pipeline)
     source = file or Recipe(rows or 0, seed, batch or 0, drift, signal)
-    done = produce.append(settings, name, source, mode, follow=batch is None)
+    with _waiting(f"committing to {settings.pipelines[name].table}"):
+        done = produce.append(settings, name, source, mode, follow=batch is None)
     _show(done, as_json, f"{done['rows']} rows in snapshot {done['snapshot']} of {done['table']}")
 
 
@@ -279,7 +284,9 @@ def doctor(config: Config = None, *, as_json: AsJson = False) -> None:
     """Check configuration, Java, Spark, catalog, tables, MLflow and endpoints, with remedies."""
     from daemon import doctor as clinic  # noqa: PLC0415
 
-    findings = clinic.examine(_settings(config))
+    settings = _settings(config)
+    with _waiting("examining"):
+        findings = clinic.examine(settings)
     view = [finding.as_dict() for finding in findings]
     _show(view, as_json, clinic.text(findings))
     if not all(finding.ok for finding in findings):
@@ -310,6 +317,19 @@ def _pick(settings: Settings, name: str | None) -> str:
         msg = f"{given}; the configuration has: {', '.join(names)}"
         raise typer.BadParameter(msg)
     return name
+
+
+@contextmanager
+def _waiting(what: str) -> Iterator[None]:
+    """Show on a terminal that long work is under way."""
+    from rich.console import Console  # noqa: PLC0415
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield
+        return
+    with console.status(f"{what} ..."):
+        yield
 
 
 def _show(view: Any, as_json: bool, drawn: Any) -> None:  # noqa: ANN401 (whatever the command shows)

@@ -79,18 +79,24 @@ class Reconciler:
         self._progress = progress
         self._clock = clock
         self._registry_asked = False
+        self._deeds = 0
         self._troubles: dict[str, str] = {}
 
     def tick(self) -> None:
         """Close both gaps as far as they close now; trouble on one side leaves the other be."""
-        began = monotonic()
+        began, self._deeds = monotonic(), 0
         with self._outages("endpoint"):
             self.level()
         with self._outages("table"):
             self.advance()
         with self._outages("endpoint"):
             self.level()
-        log.debug("tick", seconds=round(monotonic() - began, 3), troubles=len(self._troubles))
+        # A look that finds nothing new is told only to those who ask for every tick.
+        tell = log.info if self._deeds else log.debug
+        tell(
+            "tick", deeds=self._deeds, troubles=len(self._troubles),
+            seconds=round(monotonic() - began, 3),
+        )  # fmt: skip
 
     @property
     def troubled(self) -> bool:
@@ -108,7 +114,7 @@ class Reconciler:
         version = record.model.version if record.model else None
         if version:
             self._registry.point("challenger", version)
-        self._say("idle")
+        self._done()
         log.info(
             "delta_closed", delta=record.sequence, state=record.state.value, reason=record.reason,
             version=version, rows=record.delta.rows,
@@ -332,7 +338,7 @@ class Reconciler:
             self._refuse(model, str(fault))
             return
         self._ledger.deployed(self.name, model.version, sentence)
-        self._say("idle")
+        self._done()
         log.info("deployed", version=model.version, proof=sentence, where=self._endpoint.where)
 
     def _is_level(self, model: Model) -> bool:
@@ -355,6 +361,10 @@ class Reconciler:
             log.warning("endpoint_withdrawn", where=self._endpoint.where)
 
     # -- telling -----------------------------------------------------------------------------
+
+    def _done(self) -> None:
+        self._deeds += 1
+        self._say("idle")
 
     def _step(self, step: str) -> None:
         self._progress(step, 0, 1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from datetime import timedelta
 from typing import Any
 
@@ -529,3 +530,22 @@ def test_two_pipelines_do_not_meet(lab: Lab, sessions: Any, lake: Any, tmp_path:
     assert broken.troubled
     assert told(book, lab.pipeline) == [("promoted", 1200)]
     assert not fine.troubled
+
+
+@real
+def test_pipelines_work_at_the_same_time(lab: Lab, sessions: Any, lake: Any, tmp_path: Any) -> None:
+    """Two pipelines that share ledger, Spark and MLflow are trained and served side by side."""
+    book = lab.ledger()
+    other = Lab(sessions, lake, tmp_path / "other")
+    both = [lab, other]
+    for one in both:
+        one.append(0)
+    ticks = [threading.Thread(target=one.reconciler(book).tick) for one in both]
+    for tick in ticks:
+        tick.start()
+    for tick in ticks:
+        tick.join()
+    for one in both:
+        assert told(book, one.pipeline) == [("promoted", 1200)]
+        assert champion(book, one) == serving(one) == "1"
+    other.close()
