@@ -245,7 +245,7 @@ class Narrator:
 def _sum_up(console: Console, book: Ledger, client: Client, seconds: float) -> None:
     console.print()
     table = Table(title="What was decided", title_justify="left", box=None, pad_edge=False)
-    for column in ("delta", "rows", "challenger", "champion", "verdict", "serves then"):
+    for column in ("delta", "rows", "challenger", "against", "verdict", "serves then"):
         table.add_column(column, justify="left" if column == "verdict" else "right")
     serves = "-"
     records = list(reversed(book.history(NAME, 10_000)))
