@@ -23,6 +23,7 @@ from handlers import judge, rows, train
 from handlers.account import account, divisible, first, skipped, unread
 from handlers.deploy import deploy
 from handlers.endpoint import Endpoint
+from handlers.evidence import read_proof
 from handlers.facts import (
     Cursor,
     Decision,
@@ -37,7 +38,7 @@ from handlers.facts import (
     TryLater,
     Verdict,
 )
-from handlers.registry import PROOF, SCORER, Registry, read_proof
+from handlers.registry import PROOF, SCORER, Registry
 from handlers.scorer import BadInput, Scorer
 from handlers.table import Table
 

@@ -8,7 +8,6 @@ in any order and match more than was asked for, and it may have no aliases.
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
 import tempfile
@@ -25,21 +24,19 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 from threading import RLock
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import mlflow.artifacts
 import mlflow.pyfunc
-import numpy as np
 import pandas as pd
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param, Run, RunTag
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from pydantic import TypeAdapter
 
 from handlers import scorer as scorer_module
-from handlers.facts import Decision, Model, Record, State, TryLater
+from handlers.evidence import example, metrics, name, params, signature, tags, write_proof
+from handlers.facts import Model, Record, State, TryLater
 from handlers.scorer import Scorer
 
 T = TypeVar("T")
@@ -51,16 +48,9 @@ CLOUDERA = "cml:"
 ONE_AT_A_TIME = RLock()
 ABOUT = "retraind.json"
 PROOF = "proof.parquet"
-SCORE = "retraind_score_"
 SCORER = "scorer"
 LOADER = "retraind_scorer"
 PINNED = ("numpy", "pandas", "xgboost")
-COLUMN_TYPES = {
-    "number": DataType.double,
-    "boolean": DataType.boolean,
-    "category": DataType.string,
-    "time": DataType.datetime,
-}
 
 
 class Registry:
@@ -118,13 +108,13 @@ class Registry:
         """
         with self._outages():
             client, experiment = self._connect()
-            run = client.create_run(experiment, tags={WORK: record.key}, run_name=_name(record))
+            run = client.create_run(experiment, tags={WORK: record.key}, run_name=name(record))
             run_id = run.info.run_id
             if scorer is not None and sample is not None:
                 self._log_model(run_id, scorer, sample)
                 version = self._register(run_id, f"{run.info.artifact_uri}/model")
                 record = replace(record, model=Model(version, run_id))
-            client.log_batch(run_id, _metrics(record), _params(record), _tags(record))
+            client.log_batch(run_id, metrics(record), params(record), tags(record))
             client.set_tag(run_id, "retraind.code_version", self._code_version)
             client.log_dict(run_id, RECORD.dump_python(record, mode="json"), ABOUT)
             self._tidy(record, run_id)
@@ -250,7 +240,7 @@ class Registry:
                 data_path=str(home / SCORER),
                 code_paths=[str(code)],
                 signature=signature(scorer),
-                input_example=_example(scorer, sample),
+                input_example=example(scorer, sample),
                 pip_requirements=[f"{name}=={metadata.version(name)}" for name in PINNED],
             )
             client.log_artifacts(run_id, str(home / "model"), "model")
@@ -293,103 +283,3 @@ def _verify(folder: Path) -> None:
         Scorer.load(folder)
     except ValueError as error:
         raise OSError(str(error)) from error
-
-
-def signature(scorer: Scorer) -> ModelSignature:
-    """Describe the model's input columns and output to MLflow."""
-    inputs: list[ColSpec | TensorSpec] = [
-        ColSpec(COLUMN_TYPES[feature.kind], feature.name, required=False)
-        for feature in scorer.features
-    ]
-    outputs: list[ColSpec | TensorSpec] = [ColSpec(DataType.float)]
-    if scorer.task == "multiclass":
-        outputs = [ColSpec(DataType.float, name) for name in scorer.classes]
-    return ModelSignature(Schema(inputs), Schema(outputs))
-
-
-def write_proof(scorer: Scorer, sample: pd.DataFrame, path: Path) -> None:
-    """Write rows with their offline scores, one column per class or a single one."""
-    scores = scorer.score(sample).reshape(len(sample), -1)
-    named = {f"{SCORE}{i}": scores[:, i] for i in range(scores.shape[1])}
-    sample[scorer.columns].assign(**named).to_parquet(path, index=False)
-
-
-def read_proof(path: Path) -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:
-    """Read what `write_proof` wrote: rows, and scores of shape (n,) or (n, k)."""
-    table = pd.read_parquet(path)
-    columns = [name for name in table.columns if name.startswith(SCORE)]
-    scores = table[columns].to_numpy(np.float32)
-    return table.drop(columns=columns), scores.squeeze(axis=1) if scores.shape[1] == 1 else scores
-
-
-def _example(scorer: Scorer, sample: pd.DataFrame) -> pd.DataFrame | None:
-    """Give up to three rows without gaps, typed as the signature says."""
-    rows = sample[scorer.columns].dropna().head(3).reset_index(drop=True)
-    for feature in scorer.features:
-        if feature.kind == "number":
-            rows[feature.name] = rows[feature.name].astype(np.float64)
-        elif feature.kind == "time":
-            rows[feature.name] = pd.to_datetime(rows[feature.name], utc=True).dt.tz_localize(None)
-    return rows if len(rows) else None
-
-
-def _name(record: Record) -> str:
-    return f"{record.pipeline}-{record.sequence}"
-
-
-def _metrics(record: Record) -> list[Metric]:
-    verdict = record.verdict
-    if verdict is None:
-        return []
-    at = int(record.closed_at.timestamp() * 1000)
-    sides = {
-        "challenger": verdict.challenger, "champion": verdict.champion or {},
-        "trivial": verdict.trivial,
-    }  # fmt: skip
-    named = {f"{side}_{name}": value for side, s in sides.items() for name, value in s.items()}
-    if verdict.gain is not None:
-        named["gain"] = verdict.gain
-    return [Metric(name, value, at, 0) for name, value in named.items()]
-
-
-def _params(record: Record) -> list[Param]:
-    learnt = record.learnt
-    if learnt is None:
-        return []
-    values = {**learnt.parameters, "strategy": learnt.strategy, "holdout": learnt.holdout}
-    return [Param(name, str(value)) for name, value in values.items()]
-
-
-def _tags(record: Record) -> list[RunTag]:
-    """Describe the run; the first four names are the public lab's, so its readers go on working."""
-    delta = record.delta
-    last = delta.snapshots[-1] if delta.snapshots else None
-    tags: dict[str, object] = {
-        "iceberg_snapshot_id": delta.end_id,
-        "iceberg_snapshot_committed_at": last.committed_at.isoformat() if last else "",
-        "iceberg_parent_id": delta.start_id or "",
-        "row_count": delta.rows,
-        "retraind.pipeline": record.pipeline,
-        "retraind.sequence": record.sequence,
-        "retraind.table": delta.table,
-        "retraind.table_uuid": delta.table_uuid,
-        "retraind.branch": delta.branch,
-        "retraind.snapshots": len(delta.snapshots),
-        "retraind.operations": ",".join(sorted({s.operation for s in delta.snapshots})),
-        "retraind.verdict": record.state.value,
-        "retraind.reason": record.reason[:4000],
-    }
-    if record.verdict:
-        tags["retraind.against"] = record.verdict.against or "trivial"
-        tags["retraind.beats"] = record.verdict.decision is Decision.PROMOTE
-    if learnt := record.learnt:
-        tags |= {
-            "retraind.strategy": learnt.strategy,
-            "retraind.rows_train": learnt.train_rows,
-            "retraind.rows_held_out": learnt.held_out_rows,
-            "retraind.rows_unlabelled": learnt.unlabelled_rows,
-            "retraind.holdout_salt": learnt.salt,
-            "retraind.holdout_buckets": f"0..{round(learnt.holdout * 10_000) - 1} of 10000",
-            "retraind.features": json.dumps(learnt.features)[:4000],
-        }
-    return [RunTag(name, str(value)) for name, value in tags.items()]

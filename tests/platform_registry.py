@@ -42,8 +42,9 @@ from config.machine import Found, Machine
 from config.settings import Pipeline, Settings
 from handlers.account import account
 from handlers.cards import Recipe, cards
+from handlers.evidence import read_proof
 from handlers.facts import Record, State, TryLater
-from handlers.registry import KEY, PROOF, SCORER, WORK, Registry, read_proof
+from handlers.registry import KEY, PROOF, SCORER, WORK, Registry
 from handlers.rows import choose, split
 from handlers.scorer import Scorer, Task
 from handlers.train import train

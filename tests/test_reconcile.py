@@ -18,8 +18,9 @@ from conftest import Lab, told
 from daemon.ledger import Ledger
 from daemon.reconcile import FIRST_DELAY, LONGEST_DELAY, Reconciler, delay
 from daemon.store import now
+from handlers.evidence import read_proof, write_proof
 from handlers.facts import Model, State
-from handlers.registry import PROOF, SCORER, read_proof, write_proof
+from handlers.registry import PROOF, SCORER
 from handlers.scorer import Scorer
 
 real = pytest.mark.real

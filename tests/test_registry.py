@@ -18,8 +18,9 @@ from config.settings import Pipeline
 from handlers import registry as module
 from handlers.account import account
 from handlers.cards import Recipe, cards
+from handlers.evidence import read_proof, write_proof
 from handlers.facts import Decision, Delta, Learnt, Record, Snapshot, State, TryLater, Verdict
-from handlers.registry import PROOF, SCORER, Registry, read_proof
+from handlers.registry import PROOF, SCORER, Registry
 from handlers.rows import Split, choose, split
 from handlers.scorer import Scorer
 from handlers.train import train
@@ -234,7 +235,7 @@ def test_rows_of_every_kind_survive_the_proof(registry: Registry, tmp_path: Path
     )  # fmt: skip
     booster = xgb.train({"min_child_weight": 0, "max_depth": 3}, matrix, 5)
     scorer = Scorer("regression", features, (), booster)
-    module.write_proof(scorer, rows, tmp_path / PROOF)
+    write_proof(scorer, rows, tmp_path / PROOF)
     again, expected = read_proof(tmp_path / PROOF)
     np.testing.assert_array_equal(scorer.score(again), expected)
     assert len(set(expected.tolist())) > 1

@@ -1,0 +1,130 @@
+"""What a run says: signature, example, proof, and the decision in MLflow's words.
+
+Pure: nothing here talks to MLflow, the registry does.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.models import ModelSignature
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
+
+from handlers.facts import Decision, Record
+from handlers.scorer import Scorer
+
+SCORE = "retraind_score_"
+COLUMN_TYPES = {
+    "number": DataType.double,
+    "boolean": DataType.boolean,
+    "category": DataType.string,
+    "time": DataType.datetime,
+}
+
+
+def signature(scorer: Scorer) -> ModelSignature:
+    """Describe the model's input columns and output to MLflow."""
+    inputs: list[ColSpec | TensorSpec] = [
+        ColSpec(COLUMN_TYPES[feature.kind], feature.name, required=False)
+        for feature in scorer.features
+    ]
+    outputs: list[ColSpec | TensorSpec] = [ColSpec(DataType.float)]
+    if scorer.task == "multiclass":
+        outputs = [ColSpec(DataType.float, name) for name in scorer.classes]
+    return ModelSignature(Schema(inputs), Schema(outputs))
+
+
+def write_proof(scorer: Scorer, sample: pd.DataFrame, path: Path) -> None:
+    """Write rows with their offline scores, one column per class or a single one."""
+    scores = scorer.score(sample).reshape(len(sample), -1)
+    named = {f"{SCORE}{i}": scores[:, i] for i in range(scores.shape[1])}
+    sample[scorer.columns].assign(**named).to_parquet(path, index=False)
+
+
+def read_proof(path: Path) -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:
+    """Read what `write_proof` wrote: rows, and scores of shape (n,) or (n, k)."""
+    table = pd.read_parquet(path)
+    columns = [name for name in table.columns if name.startswith(SCORE)]
+    scores = table[columns].to_numpy(np.float32)
+    return table.drop(columns=columns), scores.squeeze(axis=1) if scores.shape[1] == 1 else scores
+
+
+def example(scorer: Scorer, sample: pd.DataFrame) -> pd.DataFrame | None:
+    """Give up to three rows without gaps, typed as the signature says."""
+    rows = sample[scorer.columns].dropna().head(3).reset_index(drop=True)
+    for feature in scorer.features:
+        if feature.kind == "number":
+            rows[feature.name] = rows[feature.name].astype(np.float64)
+        elif feature.kind == "time":
+            rows[feature.name] = pd.to_datetime(rows[feature.name], utc=True).dt.tz_localize(None)
+    return rows if len(rows) else None
+
+
+def name(record: Record) -> str:
+    """Name the run for people."""
+    return f"{record.pipeline}-{record.sequence}"
+
+
+def metrics(record: Record) -> list[Metric]:
+    """Give both models' scores, the trivial predictor's, and the gain."""
+    verdict = record.verdict
+    if verdict is None:
+        return []
+    at = int(record.closed_at.timestamp() * 1000)
+    sides = {
+        "challenger": verdict.challenger, "champion": verdict.champion or {},
+        "trivial": verdict.trivial,
+    }  # fmt: skip
+    named = {f"{side}_{name}": value for side, s in sides.items() for name, value in s.items()}
+    if verdict.gain is not None:
+        named["gain"] = verdict.gain
+    return [Metric(name, value, at, 0) for name, value in named.items()]
+
+
+def params(record: Record) -> list[Param]:
+    """Give what the challenger was trained with."""
+    learnt = record.learnt
+    if learnt is None:
+        return []
+    values = {**learnt.parameters, "strategy": learnt.strategy, "holdout": learnt.holdout}
+    return [Param(name, str(value)) for name, value in values.items()]
+
+
+def tags(record: Record) -> list[RunTag]:
+    """Describe the run; the first four names are the public lab's, so its readers go on working."""
+    delta = record.delta
+    last = delta.snapshots[-1] if delta.snapshots else None
+    tags: dict[str, object] = {
+        "iceberg_snapshot_id": delta.end_id,
+        "iceberg_snapshot_committed_at": last.committed_at.isoformat() if last else "",
+        "iceberg_parent_id": delta.start_id or "",
+        "row_count": delta.rows,
+        "retraind.pipeline": record.pipeline,
+        "retraind.sequence": record.sequence,
+        "retraind.table": delta.table,
+        "retraind.table_uuid": delta.table_uuid,
+        "retraind.branch": delta.branch,
+        "retraind.snapshots": len(delta.snapshots),
+        "retraind.operations": ",".join(sorted({s.operation for s in delta.snapshots})),
+        "retraind.verdict": record.state.value,
+        "retraind.reason": record.reason[:4000],
+    }
+    if record.verdict:
+        tags["retraind.against"] = record.verdict.against or "trivial"
+        tags["retraind.beats"] = record.verdict.decision is Decision.PROMOTE
+    if learnt := record.learnt:
+        tags |= {
+            "retraind.strategy": learnt.strategy,
+            "retraind.rows_train": learnt.train_rows,
+            "retraind.rows_held_out": learnt.held_out_rows,
+            "retraind.rows_unlabelled": learnt.unlabelled_rows,
+            "retraind.holdout_salt": learnt.salt,
+            "retraind.holdout_buckets": f"0..{round(learnt.holdout * 10_000) - 1} of 10000",
+            "retraind.features": json.dumps(learnt.features)[:4000],
+        }
+    return [RunTag(name, str(value)) for name, value in tags.items()]
