@@ -156,6 +156,11 @@ def _packaged_jar() -> Path | None:
     return next((jar for jar in jars if jar.suffix == ".jar" and jar.is_file()), None)
 
 
+def shown(uri: str) -> str:
+    """Give a URI without the password or user in it, for logs and pages."""
+    return re.sub(r"(?<=//)[^/@]*@", "", uri)
+
+
 def code_version() -> str:
     """Name this program's code: its version and a digest of its sources."""
     root = Path(__file__).resolve().parent.parent

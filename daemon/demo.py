@@ -116,6 +116,8 @@ def _interruptible() -> Iterator[None]:
 
 def _stage(home: Path) -> Settings:
     """Copy the example configuration into the demo's folder, on ports that are free."""
+    if (home / "demo.yaml").exists():
+        raise GiveUp(f"{home} holds an earlier demo.", "Delete it, or name another with --state.")
     home.mkdir(parents=True, exist_ok=True)
     config = home / "demo.yaml"
     text = EXAMPLE.read_text(encoding="utf-8")
@@ -124,6 +126,8 @@ def _stage(home: Path) -> Settings:
         "state_dir: retraind-state/demo ", f"state_dir: {home.resolve()} ", 1
     ).replace("port: 5001", f"port: {_free(wanted.pipelines[NAME].endpoint.port)}", 1)
     text += "\n    # the endpoint goes when the demo ends\n      outlive: false\n"
+    # Its own store, whatever the environment names: a demo must not mix with real decisions.
+    text += f"\nmlflow:\n  tracking_uri: sqlite:///{home.resolve()}/mlflow.db\n"
     text += f"\nhttp:\n  port: {_free(wanted.http.port)}\n"
     config.write_text(text, encoding="utf-8")
     return load(config)

@@ -71,7 +71,7 @@ def _check(what: str, look: Callable[[], str]) -> Finding:
 
 
 def _part(found: machine.Found) -> str:
-    return f"{found.value or 'nothing to add'} ({found.why})"
+    return f"{machine.shown(found.value) or 'nothing to add'} ({found.why})"
 
 
 def _state(settings: Settings) -> str:

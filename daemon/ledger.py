@@ -29,6 +29,8 @@ class Work:
     delta: Delta
     opened_at: datetime
     attempts: int = 0
+    faults: int = 0
+    """Attempts that failed in a way that may be the delta's own fault, unlike an outage."""
     next_try_at: datetime | None = None
     trouble: str = ""
     retry_of: int | None = None
@@ -152,6 +154,13 @@ class Ledger(Store):
         records = (RECORD.validate_json(row["record"]) for row in rows)
         return next((r for r in records if r.model and r.model.version == version), None)
 
+    def trained(self, pipeline: str) -> set[int]:
+        """Give the snapshots whose rows were trained on."""
+        rows = self.all(
+            "SELECT snapshot_id FROM snapshots WHERE pipeline = ? AND state = 'trained'", pipeline
+        )
+        return {row["snapshot_id"] for row in rows}
+
     def unread(self, pipeline: str) -> int:
         """Count the rows that were added to the table but not trained on."""
         row = self.one(
@@ -219,13 +228,13 @@ class Ledger(Store):
         )
         return _work(work)  # type: ignore[arg-type]
 
-    def postpone(self, work: Work, trouble: str, until: datetime) -> None:
+    def postpone(self, work: Work, trouble: str, until: datetime, *, fault: bool = False) -> None:
         """Note that an attempt failed for now."""
         with self.write() as db:
             db.execute(
-                "UPDATE deltas SET attempts = attempts + 1, trouble = ?, next_try_at = ? "
-                "WHERE pipeline = ? AND sequence = ?",
-                (trouble, until.isoformat(), work.pipeline, work.sequence),
+                "UPDATE deltas SET attempts = attempts + 1, faults = faults + ?, trouble = ?, "
+                "next_try_at = ? WHERE pipeline = ? AND sequence = ?",
+                (fault, trouble, until.isoformat(), work.pipeline, work.sequence),
             )
 
     def settle(self, record: Record) -> None:
@@ -427,6 +436,7 @@ def _work(row: sqlite3.Row) -> Work:
         delta=DELTA.validate_json(row["delta"]),
         opened_at=to_time(row["opened_at"]),
         attempts=row["attempts"],
+        faults=row["faults"],
         next_try_at=time_or_none(row["next_try_at"]),
         trouble=row["trouble"] or "",
         retry_of=row["retry_of"],

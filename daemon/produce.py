@@ -23,6 +23,11 @@ def append(
     With `follow`, the recipe's batch is the one that follows those in the table.
     """
     pipeline = settings.pipelines[name]
+    if pipeline.branch != "main":
+        raise GiveUp(
+            f"`append` commits to main, but {name} watches the branch {pipeline.branch!r}.",
+            "Commit to the branch with Spark.",
+        )
     sessions = composition.sessions(settings)
     table = Table(sessions, pipeline.table, pipeline.branch)
     if isinstance(source, Recipe):

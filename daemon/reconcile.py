@@ -17,10 +17,10 @@ from time import monotonic
 import structlog
 
 from config.settings import Pipeline
-from daemon.ledger import Ledger, Work
+from daemon.ledger import Ledger, Standing, Work
 from daemon.store import NotOwner, now
 from handlers import judge, rows, train
-from handlers.account import account, divisible, first, skipped, unread
+from handlers.account import account, divisible, familiar, first, skipped, unread
 from handlers.deploy import deploy
 from handlers.endpoint import Endpoint
 from handlers.evidence import read_proof
@@ -30,12 +30,15 @@ from handlers.facts import (
     Delta,
     Fate,
     GiveUp,
+    Kind,
     Learnt,
     Model,
     Progress,
     Record,
+    RetraindError,
     State,
     TryLater,
+    Unreadable,
     Verdict,
 )
 from handlers.registry import PROOF, SCORER, Registry
@@ -43,7 +46,7 @@ from handlers.scorer import BadInput, Scorer
 from handlers.table import Table
 
 FIRST_DELAY, LONGEST_DELAY = 5.0, 300.0
-UNFORESEEN_ATTEMPTS = 3
+UNFORESEEN_ATTEMPTS, UNREADABLE_ATTEMPTS = 3, 6
 
 log = structlog.get_logger(__name__)
 
@@ -122,12 +125,11 @@ class Reconciler:
         )  # fmt: skip
 
     def _next(self) -> Work | None:
+        """Give the open delta if its time has come; where none is open, look for a new one."""
         standing = self._ledger.standing(self.name)
-        work = self._ledger.pending(self.name)
-        if work and (work.next_try_at is None or work.next_try_at <= self._clock()):
-            return None if standing.paused else work
-        if work:
-            return None
+        if work := self._ledger.pending(self.name):
+            due = work.next_try_at is None or work.next_try_at <= self._clock()
+            return work if due and not standing.paused else None
         if standing.cursor is None and not self._registry_asked:
             self._restore()
             standing = self._ledger.standing(self.name)
@@ -135,20 +137,28 @@ class Reconciler:
         if delta is None:
             self._say("level with the table", standing.cursor)
             return None
+        return self._take_up(delta, standing)
+
+    def _take_up(self, delta: Delta, standing: Standing) -> Work | None:
+        """Open the delta, or the part of it that is to be dealt with first, unless it waits."""
         waiting = f"{len(delta.snapshots)} snapshot(s) with {delta.rows} rows wait"
+        least = self._pipeline.delta.min_rows
         if standing.paused:
             self._say(f"paused ({standing.paused}); {waiting}", delta.cursor)
             return None
+        if (known := familiar(delta, self._ledger.trained(self.name))) is not delta:
+            return self._open(known)
         if standing.one_by_one_until in {snapshot.id for snapshot in delta.snapshots}:
-            delta = first(delta)
-        elif delta.brings_rows and delta.rows < (least := self._pipeline.delta.min_rows):
+            return self._open(first(delta))
+        if delta.brings_rows and delta.exact and delta.rows < least:
             self._say(f"{waiting} for min_rows: {least}", delta.cursor)
             return None
         return self._open(delta)
 
     def _restore(self) -> None:
         """Rebuild a ledger that was lost (or never was) from what MLflow keeps."""
-        records = self._registry.history()
+        mine = self._pipeline.table
+        records = [r for r in self._registry.history() if r.delta.table == mine]
         alias = self._registry.pointed("champion")
         models = [r.model for r in records if r.model and r.model.version == alias]
         if self._ledger.restore(records, models[-1] if models else None):
@@ -176,12 +186,15 @@ class Reconciler:
             self._ledger.settle(record)
         except NotOwner:
             raise
+        except Unreadable as damage:
+            return self._suspect(work, str(damage), UNREADABLE_ATTEMPTS)
         except TryLater as outage:
             self._postpone(work, str(outage))
             return None
         except Exception as error:  # a fault of ours must not stall the table for ever
             log.exception("unforeseen", delta=work.sequence)
-            return self._unforeseen(work, f"{type(error).__name__}: {error}")
+            text = f"{type(error).__name__}: {error}"
+            return self._suspect(work, text, UNFORESEEN_ATTEMPTS)
         return record
 
     def _decide(self, work: Work) -> Record:
@@ -193,8 +206,10 @@ class Reconciler:
             return self._keep(work, State.ABANDONED, f"snapshot {delta.end_id} left the history")
         if not delta.brings_rows:
             return self._keep(work, State.SKIPPED, skipped(delta))
+        if work.retry_of is None and self._is_familiar(delta):
+            return self._keep(work, State.SKIPPED, "skipped: these rows were trained on before")
         champion = self._champion()
-        columns = rows.choose(self._table.schema(), self._pipeline, self._also(champion))
+        columns = rows.choose(self._table.schema(delta), self._pipeline, self._also(champion))
         material = train.STRATEGIES[self._pipeline.train.strategy](
             delta, lambda wanted: self._read(wanted, columns), columns, self._pipeline
         )
@@ -206,6 +221,10 @@ class Reconciler:
             self._pipeline, challenger, champion, material.train, material.held_out
         )
         return self._keep_verdict(work, material, challenger, verdict)
+
+    def _is_familiar(self, delta: Delta) -> bool:
+        appended = {s.id for s in delta.snapshots if s.kind is Kind.APPEND}
+        return delta.start_id is not None and appended <= self._ledger.trained(self.name)
 
     def _done_before(self, work: Work) -> Record | None:
         """Find the work of an attempt that was killed after its evidence was complete."""
@@ -230,7 +249,14 @@ class Reconciler:
         record = self._ledger.made(self.name, model.version)
         learnt = record.learnt if record else None
         wanted = self._pipeline.train
-        now = (self._pipeline.row_key, wanted.salt, wanted.holdout)
+        mine = self._pipeline
+        if learnt and (learnt.label, learnt.task) != (mine.label, mine.task):
+            raise TryLater(
+                f"Champion {model.version} predicts {learnt.label!r} ({learnt.task}), the "
+                f"configuration asks for {mine.label!r} ({mine.task}).",
+                "Restore `label` and `task`, or start a pipeline under a new name.",
+            )
+        now = (mine.row_key, wanted.salt, wanted.holdout)
         if learnt and (learnt.row_key, learnt.salt, learnt.holdout) != now:
             raise TryLater(
                 f"Champion {model.version} was trained with row_key {list(learnt.row_key)}, salt "
@@ -262,6 +288,8 @@ class Reconciler:
             holdout=settings.holdout,
             salt=settings.salt,
             row_key=self._pipeline.row_key,
+            label=self._pipeline.label,
+            task=self._pipeline.task,
         )
         promoted = verdict.decision is Decision.PROMOTE
         record = self._record(
@@ -269,6 +297,7 @@ class Reconciler:
         )
         self._step("recording")
         sample = material.held_out.rows.head(self._pipeline.endpoint.verify_rows)
+        self._ledger.beat()  # who lost the state must not touch the evidence of its successor
         return self._registry.record(
             replace(record, learnt=learnt, verdict=verdict), challenger, sample
         )
@@ -283,6 +312,7 @@ class Reconciler:
     def _keep(self, work: Work, state: State, reason: str) -> Record:
         outcome: Fate = "parked" if state is State.PARKED else "skipped"
         record = self._record(work, state, reason, outcome)
+        self._ledger.beat()
         return self._registry.record(record, None, None)
 
     def _record(self, work: Work, state: State, reason: str, outcome: Fate) -> Record:
@@ -299,19 +329,19 @@ class Reconciler:
             retry_of=work.retry_of,
         )
 
-    def _unforeseen(self, work: Work, text: str) -> Record | None:
-        """Give a fault of ours a few attempts, then park the delta so that others go on."""
-        if work.attempts + 1 < UNFORESEEN_ATTEMPTS:
-            self._postpone(work, text)
+    def _suspect(self, work: Work, text: str, attempts: int) -> Record | None:
+        """Give what may be a lasting fault some attempts, then park the delta: others go on."""
+        if work.faults + 1 < attempts:
+            self._postpone(work, text, fault=True)
             return None
-        record = self._give_up(work, f"{text} (unforeseen, {UNFORESEEN_ATTEMPTS} attempts)")
+        record = self._give_up(work, f"{text} ({attempts} attempts)")
         self._ledger.settle(record)
         return record
 
-    def _postpone(self, work: Work, trouble: str) -> None:
+    def _postpone(self, work: Work, trouble: str, *, fault: bool = False) -> None:
         seconds = delay(work.attempts, random.random())  # noqa: S311 (jitter, no secret)
         until = self._clock() + timedelta(seconds=seconds)
-        self._ledger.postpone(work, trouble, until)
+        self._ledger.postpone(work, trouble, until, fault=fault)
         self._say(f"delta {work.sequence} is tried again at {until:%H:%M:%S}: {trouble}")
         log.warning(
             "delta_postponed", delta=work.sequence, attempt=work.attempts + 1,
@@ -333,6 +363,7 @@ class Reconciler:
         folder = self._registry.fetch(model, self._models)
         self._registry.point("champion", model.version)
         sample, expected = read_proof(folder / PROOF)
+        self._ledger.beat()
         try:
             sentence = deploy(self._endpoint, model, folder / SCORER, sample, expected)
         except GiveUp as fault:
@@ -371,18 +402,22 @@ class Reconciler:
         self._progress(step, 0, 1)
 
     def _say(self, doing: str, head: Cursor | None = None) -> None:
-        self._ledger.looked(self.name, head, doing)
+        """Tell what is done or waited for, and the trouble that goes on beside it."""
+        self._ledger.looked(self.name, head, "; ".join([doing, *self._troubles.values()]))
 
     @contextmanager
     def _outages(self, side: str) -> Iterator[None]:
         """Tell trouble once when it begins and once when it ends; the next tick tries again."""
         try:
             yield
-        except (TryLater, GiveUp) as error:
+        except NotOwner:
+            raise
+        except Exception as error:  # one side's trouble, foreseen or not, leaves the other be
             if self._troubles.get(side) != str(error):
                 self._troubles[side] = str(error)
-                self._say(f"waiting: {error}")
-                log.warning("waiting", side=side, trouble=error.what, remedy=error.remedy)
+                self._say("waiting")
+                unforeseen = not isinstance(error, RetraindError)
+                log.warning("waiting", side=side, trouble=str(error), exc_info=unforeseen)
         else:
             if self._troubles.pop(side, None):
                 log.info("recovered", side=side)

@@ -51,7 +51,9 @@ def _lines(item: dict[str, Any]) -> list[tuple[str, str]]:
     if work and work["trouble"]:
         lines.append(("trouble", f"{work['trouble']} (attempt {work['attempts']})"))
     if item["unread_rows"]:
-        rows = f"{item['unread_rows']:,} rows came by overwrite or merge and were not trained on"
+        rows = (
+            f"up to {item['unread_rows']:,} rows came by overwrite or merge and were not trained on"
+        )
         lines.append(("unread", rows))
     if item["parked"]:
         parked = ", ".join(map(str, item["parked"]))

@@ -26,7 +26,8 @@ CREATE TABLE deltas (
     pipeline TEXT NOT NULL REFERENCES pipelines (name), sequence INTEGER NOT NULL,
     state TEXT NOT NULL, delta TEXT NOT NULL, record TEXT, retry_of INTEGER,
     opened_at TEXT NOT NULL, closed_at TEXT,
-    attempts INTEGER NOT NULL DEFAULT 0, next_try_at TEXT, trouble TEXT,
+    attempts INTEGER NOT NULL DEFAULT 0, faults INTEGER NOT NULL DEFAULT 0,
+    next_try_at TEXT, trouble TEXT,
     PRIMARY KEY (pipeline, sequence)
 );
 CREATE INDEX open_deltas ON deltas (pipeline, sequence) WHERE state = 'open';

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 from handlers.facts import Delta, Fate, Kind, Snapshot, SnapshotRecord
@@ -30,14 +31,17 @@ def _fate(delta: Delta, snapshot: Snapshot, outcome: Fate, reason: str) -> tuple
         return outcome, reason
     if snapshot.kind is Kind.REWRITE:
         return "unread", (
-            f"{snapshot.added} rows came by {snapshot.operation}, which an incremental read "
+            f"up to {snapshot.added} rows came by {snapshot.operation}, which an incremental read "
             f"leaves out; they were not trained on"
         )
     return "skipped", WHY_NOT_NEW[snapshot.kind]
 
 
 def unread(delta: Delta) -> int:
-    """Count the rows that were added in a way that the delta's read leaves out."""
+    """Count the rows that were added in a way that the delta's read leaves out.
+
+    An upper bound: rows that a rewrite only carried over are among them.
+    """
     if delta.start_id is None:
         return 0
     return sum(s.added for s in delta.snapshots if s.kind is Kind.REWRITE)
@@ -47,10 +51,26 @@ def skipped(delta: Delta) -> str:
     """Say in a sentence why a delta without rows to read is skipped."""
     told = [delta.note] if delta.note else []
     if count := unread(delta):
-        told.append(f"{count} rows added by overwrite or merge were not read")
+        told.append(f"up to {count} rows added by overwrite or merge were not read")
     kinds = sorted({s.kind.value for s in delta.snapshots})
     told.append(f"nothing appended ({', '.join(kinds) or 'no snapshots'})")
     return "skipped: " + "; ".join(told)
+
+
+def familiar(delta: Delta, trained: Collection[int]) -> Delta:
+    """Cut the delta before its first rows that were not trained on yet.
+
+    Where those are the first rows of all, it comes back whole. Otherwise what comes back holds
+    nothing new: the history was rolled back and forth again.
+    """
+    if delta.start_id is None:
+        return delta
+    appended = [s.kind is Kind.APPEND for s in delta.snapshots]
+    new = [seen and s.id not in trained for seen, s in zip(appended, delta.snapshots, strict=True)]
+    end = new.index(True) if any(new) else len(new)
+    if not any(appended[:end]):
+        return delta
+    return replace(delta, end_id=delta.snapshots[end - 1].id, snapshots=delta.snapshots[:end])
 
 
 def divisible(delta: Delta) -> bool:

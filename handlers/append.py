@@ -126,13 +126,14 @@ def _staged(session: SparkSession, rows: pa.Table, scratch: Path) -> Iterator[Da
 
 @contextmanager
 def _refusals(table: str) -> Iterator[None]:
-    from pyspark.errors import PySparkException  # noqa: PLC0415 (optional, slow to import)
+    from py4j.protocol import Py4JError  # noqa: PLC0415 (optional, slow to import)
+    from pyspark.errors import PySparkException  # noqa: PLC0415
 
     try:
         yield
-    except PySparkException as error:
-        first = str(error).strip().splitlines()[0]
+    except (PySparkException, Py4JError) as error:
+        first = str(getattr(error, "java_exception", error)).strip().splitlines()[0]
         raise GiveUp(
-            f"Nothing was appended to {table}: {first}",
+            f"The batch could not be committed to {table}: {first}",
             "Check the table's name, the catalog and the batch's columns.",
         ) from error

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from handlers.endpoint import Endpoint
-from handlers.facts import GiveUp, Model
+from handlers.facts import GiveUp, Model, TryLater
 
 RELATIVE, ABSOLUTE = 1e-5, 1e-6
 """Tolerance of the proof: float32 arithmetic may differ in the last digits between machines."""
@@ -25,7 +25,7 @@ def deploy(
     """Deploy and prove; gives the sentence that says what was proven.
 
     Raises:
-        TryLater: the endpoint cannot be reached or started.
+        TryLater: the endpoint cannot be reached or started, or answers as another version.
         GiveUp: the model cannot be loaded, or its answers are not the offline predictions.
     """
     endpoint.deploy(model, folder)
@@ -38,9 +38,9 @@ def prove(
     """Score held-out rows through the endpoint and compare with the offline predictions."""
     answer = endpoint.predict(rows)
     if answer.version != model.version:
-        raise GiveUp(
+        raise TryLater(
             f"{endpoint.where} answers as version {answer.version}, not {model.version}.",
-            "The version that served before is restored.",
+            "Somebody else deploys there, or it is still changing over; the next tick looks again.",
         )
     if answer.predictions.shape != expected.shape or not np.allclose(
         answer.predictions, expected, rtol=RELATIVE, atol=ABSOLUTE

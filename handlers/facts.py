@@ -25,6 +25,10 @@ class TryLater(RetraindError):
     """An outage: the same work may succeed later, so nothing is given up and nothing is lost."""
 
 
+class Unreadable(TryLater):
+    """An outage that looks like damage: after some attempts, these rows are given up."""
+
+
 class GiveUp(RetraindError):
     """A permanent fault of this delta or this model: trying again changes nothing."""
 
@@ -209,6 +213,8 @@ class Learnt:
     salt: str
     row_key: tuple[str, ...] = ()
     """As configured; empty where the whole row was the key."""
+    label: str = ""
+    task: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,8 +34,18 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 from pydantic import TypeAdapter
 
+from config.machine import shown
 from handlers import scorer as scorer_module
-from handlers.evidence import example, metrics, name, params, signature, tags, write_proof
+from handlers.evidence import (
+    example,
+    metrics,
+    name,
+    params,
+    read_proof,
+    signature,
+    tags,
+    write_proof,
+)
 from handlers.facts import Model, Record, State, TryLater
 from handlers.scorer import Scorer
 
@@ -142,10 +152,14 @@ class Registry:
             return str(found.version) if found else None
 
     def fetch(self, model: Model, home: Path) -> Path:
-        """Bring a model version to this machine once; the folder holds `scorer/` and the proof."""
-        folder = home / model.version
-        if folder.exists():
+        """Bring a model to this machine once; the folder holds `scorer/` and the proof.
+
+        It is named after the run: version numbers begin anew in another registry.
+        """
+        folder = home / model.run_id
+        if _sound(folder):
             return folder
+        shutil.rmtree(folder, ignore_errors=True)
         home.mkdir(parents=True, exist_ok=True)
         with self._outages(), tempfile.TemporaryDirectory(dir=home) as scratch:
             client, _ = self._connect()
@@ -155,7 +169,8 @@ class Registry:
             shutil.move(scorer, parts / SCORER)
             proof = client.download_artifacts(model.run_id, PROOF, scratch)
             shutil.move(proof, parts / PROOF)
-            _verify(parts / SCORER)
+            if not _sound(parts):
+                raise OSError(f"version {model.version} was damaged on its way here")
             # A rename is all or nothing, so a folder that exists is complete.
             parts.rename(folder)
         return folder
@@ -263,7 +278,7 @@ class Registry:
             self._connection = None
             text = str(error).strip().splitlines() or [type(error).__name__]
             raise TryLater(
-                f"MLflow at {self._uris[0]} failed: {text[0][:300].rstrip('.:')}.",
+                f"MLflow at {shown(self._uris[0])} failed: {text[0][:300].rstrip('.:')}.",
                 "Nothing is lost; the work is done again when it answers.",
             ) from error
 
@@ -277,9 +292,11 @@ class Registry:
             return None
 
 
-def _verify(folder: Path) -> None:
-    """Refuse a model that was damaged on its way here."""
+def _sound(folder: Path) -> bool:
+    """Say whether a model and its proof are complete and undamaged."""
     try:
-        Scorer.load(folder)
-    except ValueError as error:
-        raise OSError(str(error)) from error
+        Scorer.load(folder / SCORER)
+        read_proof(folder / PROOF)
+    except (OSError, ValueError, KeyError):  # Arrow's errors are among them
+        return False
+    return True

@@ -154,7 +154,11 @@ class Server:
         try:
             scorer = Scorer.load(folder)
             scorer.score(pd.DataFrame({name: [None] for name in scorer.columns}))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except OSError as error:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise Refusal(HTTPStatus.SERVICE_UNAVAILABLE, str(error)) from error
+            raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, str(error)) from error
+        except (ValueError, KeyError, TypeError) as error:
             message = f"{type(error).__name__}: {error}".split("\n")[0]
             raise Refusal(HTTPStatus.UNPROCESSABLE_ENTITY, message) from error
         return Served(order["version"], order["run_id"], scorer)
@@ -192,7 +196,10 @@ def serve(home: Path, licence: Licence, listening: socket.socket) -> None:
     async def look() -> None:
         # Without its licence nobody could find this server to stop it: it would hold the port
         # for ever, for example after its state_dir was deleted.
-        held = Licence.read(home)
+        try:
+            held = Licence.read(home)
+        except OSError:  # out of file descriptors, say: no proof that it is gone
+            return
         server.should_exit = server.should_exit or held is None or held.token != licence.token
 
     config = uvicorn.Config(

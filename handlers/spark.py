@@ -88,7 +88,9 @@ def sessions(machine: Machine, settings: Settings) -> Sessions:
             ) from error
 
     def session() -> SparkSession:
-        with lock:
+        with lock:  # a second thread would get the session before its catalogs are set
+            if _forgotten():
+                start.cache_clear()
             found = start()
         # Each Python thread has a JVM thread of its own, and Iceberg's utilities look catalogs up
         # in the configuration of the thread's active session.
@@ -96,3 +98,16 @@ def sessions(machine: Machine, settings: Settings) -> Sessions:
         return found
 
     return session
+
+
+def _forgotten() -> bool:
+    """Let go of a driver JVM that died (out of memory, say), so that a new one can start."""
+    from pyspark import SparkContext  # noqa: PLC0415 (slow to import, and optional)
+    from pyspark.sql import SparkSession  # noqa: PLC0415
+
+    process = getattr(SparkContext._gateway, "proc", None)  # noqa: SLF001 (pyspark has no way back)
+    if process is None or process.poll() is None:
+        return False
+    SparkContext._gateway = SparkContext._jvm = SparkContext._active_spark_context = None  # noqa: SLF001
+    SparkSession._instantiatedSession = SparkSession._activeSession = None  # noqa: SLF001
+    return True

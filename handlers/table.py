@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from handlers.facts import Cursor, Delta, GiveUp, Snapshot, TryLater
+from handlers.facts import Cursor, Delta, GiveUp, Snapshot, TryLater, Unreadable
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -86,21 +86,34 @@ class Table:
                 s.id == snapshot_id for s in self._ancestors(head.snapshotId())
             )
 
-    def schema(self) -> Mapping[str, str]:
-        """Give the table's columns and their Spark types (`double`, `array<string>`, ...)."""
+    def schema(self, delta: Delta | None = None) -> Mapping[str, str]:
+        """Give columns and their Spark types (`double`, `array<string>`, ...).
+
+        Those of a delta's rows, which may lack what was added to the table later; else those of
+        the table as it is now.
+        """
         with self._outages("read the schema of"):
-            fields = self._sessions().read.format("iceberg").load(self.name).schema.fields
-            return {field.name: field.dataType.simpleString() for field in fields}
+            if delta is None:
+                frame = self._sessions().read.format("iceberg").load(self.name)
+            else:
+                frame = self._frame(delta)
+            return {field.name: field.dataType.simpleString() for field in frame.schema.fields}
 
     def read(self, delta: Delta, columns: Sequence[str]) -> pa.Table:
         """Read the rows of a delta: just these columns, order unspecified.
 
         Raises:
-            GiveUp: the rows read are not as many as the snapshots say they added.
+            GiveUp: the rows read are not as many as the snapshots say they added, or the
+                snapshots are gone.
+            Unreadable: the rows cannot be read, although the table itself answers.
         """
-        with self._outages("read"):
-            frame = self._frame(delta).select([f"`{name}`" for name in columns])
-            rows = _collect(frame)
+        self._still_there(delta)
+        try:
+            with self._outages("read"):
+                rows = _collect(_chosen(self._frame(delta), columns, self.schema()))
+        except TryLater as error:
+            self.head()  # where not even the log can be read, this is an outage of the catalog
+            raise Unreadable(error.what, error.remedy) from error
         if delta.exact and rows.num_rows != delta.rows:
             raise GiveUp(
                 f"{self.name}: {rows.num_rows} rows were read between snapshots "
@@ -108,6 +121,18 @@ class Table:
                 "A data file or the log is damaged; repair the table, then `retraind retry`.",
             )
         return rows
+
+    def _still_there(self, delta: Delta) -> None:
+        """Refuse a delta whose snapshots were expired: no read of it will ever succeed."""
+        with self._outages("read the log of"):
+            self._refreshed()
+            for snapshot in self._ancestors(delta.end_id):
+                if delta.start_id in (None, snapshot.id, snapshot.parent_id):
+                    return
+        raise GiveUp(
+            f"{self.name}: the snapshots between {delta.start_id} and {delta.end_id} were expired.",
+            "Their rows are in the table, but no longer to be told from older ones.",
+        )
 
     def _frame(self, delta: Delta) -> DataFrame:
         """Plan the read. Both ids are explicit: Iceberg ignores branch names here in silence."""
@@ -188,6 +213,18 @@ class Table:
                 f"The table {self.name} could not be {verb}: {_first_line(error)}.",
                 "The catalog, its storage or Spark is failing; `retraind doctor` tells which.",
             ) from error
+
+
+def _chosen(frame: DataFrame, columns: Sequence[str], types: Mapping[str, str]) -> DataFrame:
+    """Select columns; those that an older snapshot did not have yet are null."""
+    from pyspark.sql.functions import col, lit  # noqa: PLC0415 (optional, slow to import)
+
+    return frame.select(
+        [
+            col(f"`{name}`") if name in frame.columns else lit(None).cast(types[name]).alias(name)
+            for name in columns
+        ]
+    )
 
 
 def _collect(frame: DataFrame) -> pa.Table:

@@ -67,8 +67,9 @@ def train(part: Part, columns: Columns, task: Task, settings: Train, progress: P
     """Train a model on rows in canonical order: the same rows give the same bytes.
 
     Raises:
-        GiveUp: the labels do not fit the task (one class, more than two, no number).
-        TryLater: XGBoost refuses the configured parameters, or a stop was asked for.
+        GiveUp: the labels do not fit the task (one class, more than two, no number), or
+            XGBoost refuses them.
+        TryLater: a stop was asked for.
     """
     classes = _classes(part.labels, task)
     target = _target(part.labels, task, classes)

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from handlers.account import account, divisible, first, skipped, unread
+from handlers.account import account, divisible, familiar, first, skipped, unread
 from handlers.facts import Delta, Fate, Kind, Snapshot
 
 EXAMPLES = settings(max_examples=25, deadline=None)
@@ -184,6 +184,22 @@ def test_why_a_delta_is_skipped() -> None:
         snapshot(1, "overwrite", added_records=7), snapshot(2, "replace"), note="history rewritten"
     )
     text = skipped(only)
-    assert text.startswith("skipped: history rewritten; 7 rows added by overwrite")
+    assert text.startswith("skipped: history rewritten; up to 7 rows added by overwrite")
     assert "compaction, rewrite" in text
     assert "no snapshots" in skipped(delta())
+
+
+def test_what_was_trained_on_before_is_cut_off() -> None:
+    """Rows known from an undone rollback come first, alone; what follows them is new."""
+    known, moved, new = (
+        snapshot(1, added_records=5),
+        snapshot(2, "replace"),
+        snapshot(3, added_records=5),
+    )
+    whole = replace(delta(known, moved, new), start_id=9)
+    cut = familiar(whole, {1})
+    assert [s.id for s in cut.snapshots] == [1, 2]
+    assert (cut.start_id, cut.end_id) == (9, 2)
+    assert familiar(whole, {7}) is whole
+    assert [s.id for s in familiar(whole, {1, 3}).snapshots] == [1, 2, 3]
+    assert familiar(replace(whole, start_id=None), {1}) == replace(whole, start_id=None)

@@ -930,7 +930,7 @@ def writes(book: Ledger) -> dict[str, Callable[[], object]]:
 
 
 READS = {
-    "withdrawn",
+    "withdrawn", "trained",
     "standing", "pending", "history", "champion", "before", "proven", "promoted", "deployments",
     "parked", "audit", "made", "unread", "owner", "one", "all", "now", "close", "write",
 }  # fmt: skip

@@ -11,7 +11,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from config import machine
-from config.machine import Found, Machine
+from config.machine import Found, Machine, shown
 from config.settings import ConfigError, Mlflow, Pipeline, Settings, Spark
 
 PIPELINES = {"cards": Pipeline(table="lake.bank.cards", label="fraud")}
@@ -330,3 +330,12 @@ def test_look_and_export(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     assert environment["PYSPARK_PYTHON"] == "chosen"
     assert environment["MLFLOW_HTTP_REQUEST_TIMEOUT"] == "chosen"
     assert environment["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == str(wanted.mlflow.retries)
+
+
+def test_a_uri_is_shown_without_its_secret() -> None:
+    """User and password of a URI reach no log and no page; everything else stays."""
+    assert (
+        shown("https://ann:s3cret@mlflow.example.com/x?y=1") == "https://mlflow.example.com/x?y=1"
+    )
+    assert shown("postgresql://u:p@host:5432/db") == "postgresql://host:5432/db"
+    assert shown("sqlite:////srv/a@b/mlflow.db") == "sqlite:////srv/a@b/mlflow.db"

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 import pyarrow.parquet as pq
 import pytest
 import yaml
@@ -231,6 +232,20 @@ def test_ctrl_c_in_mid_training_stops_within_its_time(site: Site) -> None:
     site.run("once")
     assert [d["state"] for d in site.ask("history")] == ["promoted"]
     assert site.version() == "1"
+
+
+def test_a_dead_driver_is_replaced(site: Site) -> None:
+    """When Spark's JVM dies under the daemon, the next tick starts another and work goes on."""
+    site.run("append", "--rows", "2000")
+    daemon = site.start()
+    until(lambda: len(site.decisions()) == 1, "the first delta is decided")
+    drivers = [c for c in psutil.Process(daemon.pid).children() if "java" in c.name()]
+    assert len(drivers) == 1
+    drivers[0].kill()
+    site.run("append", "--rows", "1000", "--batch", "1")
+    until(lambda: len(site.decisions()) == 2, "the second delta is decided")
+    assert [d["rows"] for d in site.decisions()] == [1000, 2000]
+    assert daemon.poll() is None
 
 
 def test_ports_and_folders_that_cannot_be_had_are_told(site: Site) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,13 @@ import pytest
 from conftest import Lab, told
 
 from daemon.ledger import Ledger
-from daemon.reconcile import FIRST_DELAY, LONGEST_DELAY, Reconciler, delay
+from daemon.reconcile import (
+    FIRST_DELAY,
+    LONGEST_DELAY,
+    UNREADABLE_ATTEMPTS,
+    Reconciler,
+    delay,
+)
 from daemon.store import now
 from handlers.evidence import read_proof, write_proof
 from handlers.facts import Model, State
@@ -29,6 +36,11 @@ real = pytest.mark.real
 def serving(lab: Lab) -> str | None:
     """Ask the endpoint which version answers."""
     return lab.doors().endpoint.serving()
+
+
+def folder_of(lab: Lab, book: Ledger) -> Path:
+    """Give the champion's folder."""
+    return lab.home / "models" / _run(book, lab)
 
 
 def champion(book: Ledger, lab: Lab) -> str | None:
@@ -73,7 +85,7 @@ def test_the_endpoint_gives_the_offline_predictions(lab: Lab) -> None:
     rows = lab.append(0)
     book = lab.ledger()
     lab.reconciler(book).tick()
-    folder = lab.home / "models" / "1"
+    folder = folder_of(lab, book)
     scorer = Scorer.load(folder / SCORER)
     frame = rows.to_pandas().head(200)
     answer = lab.doors().endpoint.predict(frame[scorer.columns])
@@ -92,8 +104,7 @@ def test_the_same_snapshots_give_the_same_model(lab: Lab) -> None:
         book = other.ledger()
         other.reconciler(book).tick()
         other.close()
-        version = champion(book, other)
-        folder = other.home / "models" / str(version) / SCORER
+        folder = folder_of(other, book) / SCORER
         made.append({path.name: path.read_bytes() for path in sorted(folder.iterdir())})
         record = book.history(other.pipeline, 1)[0]
         assert record.state is State.PROMOTED
@@ -198,7 +209,7 @@ def test_commits_that_bring_no_rows_are_skipped_with_their_reason(lab: Lab) -> N
     skipped = list(reversed(book.history(lab.pipeline, 2)))
     assert [record.state for record in skipped] == [State.SKIPPED, State.SKIPPED]
     assert "compaction" in skipped[0].reason
-    assert "200 rows added by overwrite or merge were not read" in skipped[1].reason
+    assert "up to 200 rows added by overwrite or merge were not read" in skipped[1].reason
     assert skipped[1].snapshots[-1].state == "unread"
     head = lab.table().head()
     assert book.standing(lab.pipeline).cursor == head
@@ -276,7 +287,7 @@ def test_a_changed_endpoint_is_brought_back_to_the_champion(lab: Lab) -> None:
     reconciler = lab.reconciler(book)
     lab.append(0)
     reconciler.tick()
-    folder = lab.home / "models" / "1" / SCORER
+    folder = folder_of(lab, book) / SCORER
     lab.doors().endpoint.deploy(Model("99", "intruder"), folder)
     assert serving(lab) == "99"
     reconciler.tick()
@@ -550,3 +561,84 @@ def test_pipelines_work_at_the_same_time(lab: Lab, sessions: Any, lake: Any, tmp
         assert told(book, one.pipeline) == [("promoted", 1200)]
         assert champion(book, one) == serving(one) == "1"
     other.close()
+
+
+@real
+def test_a_damaged_data_file_is_parked_after_some_attempts(lab: Lab) -> None:
+    """Rows that cannot be read although the table answers do not stall the ones behind them."""
+    book = lab.ledger()
+    reconciler = lab.reconciler(book)
+    lab.append(0)
+    reconciler.tick()
+    lab.append(1)
+    head = lab.table().head()
+    assert head is not None
+    for row in lab.sql("SELECT snapshot_id, data_file.file_path AS path FROM {t}.entries"):
+        if row.snapshot_id == head.snapshot_id:
+            _damage(row.path)
+    for _ in range(UNREADABLE_ATTEMPTS):
+        reconciler.tick()
+        book.retry(lab.pipeline, "me", [])
+    assert told(book, lab.pipeline)[-1] == ("parked", 1200), book.standing(lab.pipeline).doing
+    lab.append(2, 3000)
+    reconciler.tick()
+    assert told(book, lab.pipeline)[-1] == ("promoted", 3000)
+
+
+@real
+def test_a_column_added_before_the_first_look_does_not_stall(lab: Lab) -> None:
+    """A snapshot is read with the columns it had, though the table has more by now."""
+    lab.append(0)
+    lab.sql("ALTER TABLE {t} ADD COLUMN later double")
+    book = lab.ledger()
+    lab.reconciler(book).tick()
+    assert told(book, lab.pipeline) == [("promoted", 1200)]
+
+
+@real
+def test_a_rollback_that_is_undone_trains_nothing_twice(lab: Lab) -> None:
+    """Rows that come back with an undone rollback were trained on before, and are told so."""
+    book = lab.ledger()
+    reconciler = lab.reconciler(book)
+    lab.append(0)
+    reconciler.tick()
+    base = lab.table().head()
+    lab.append(1)
+    reconciler.tick()
+    head = lab.table().head()
+    assert base is not None
+    assert head is not None
+    lab.sql(f"CALL lake.system.rollback_to_snapshot('{{t}}', {base.snapshot_id})")
+    reconciler.tick()
+    lab.sql(f"CALL lake.system.set_current_snapshot('{{t}}', {head.snapshot_id})")
+    lab.append(2, 500)
+    for _ in range(2):
+        reconciler.tick()
+    states = told(book, lab.pipeline)
+    assert [state for state, _ in states[2:4]] == ["skipped", "skipped"]
+    assert "trained on before" in book.history(lab.pipeline, 2)[1].reason
+    assert states[4][1] == 500
+    assert book.standing(lab.pipeline).cursor == lab.table().head()
+
+
+@real
+def test_another_hold_out_is_refused(lab: Lab) -> None:
+    """A champion is never judged on rows that another split let it learn."""
+    book = lab.ledger()
+    lab.append(0)
+    lab.reconciler(book).tick()
+    lab.append(1)
+    lab.reconciler(book, train={"rounds": 10, "holdout": 0.4}).tick()
+    work = book.pending(lab.pipeline)
+    assert work is not None
+    assert "holdout 0.3" in work.trouble
+    book.retry(lab.pipeline, "me", [])
+    lab.reconciler(book, train={"rounds": 10, "holdout": 0.3}).tick()
+    assert len(book.history(lab.pipeline)) == 2
+
+
+def _damage(path: str) -> None:
+    """Overwrite a data file, and the checksum that would tell at once."""
+    file = Path(path.removeprefix("file:"))
+    file.write_bytes(b"not a Parquet file" * 10)
+    file.with_name(f".{file.name}.crc").unlink(missing_ok=True)
