@@ -19,6 +19,7 @@ from config import __version__
 from config.settings import ConfigError, Settings
 
 PLATFORM_JARS = Path("/opt/spark/optional-lib")
+ANY_RUNTIME = "iceberg-spark-runtime*.jar"
 RUNTIME = "iceberg-spark-runtime-3.5_2.12"
 JAVA_WANTED = 17
 JAVA_ACCEPTED = (8, 11, 17)
@@ -135,13 +136,12 @@ def iceberg(settings: Settings) -> Found:
         return Found(wanted.packages, "spark.packages is set")
     if {"spark.jars", "spark.jars.packages"} & set(wanted.conf):
         return Found("", "spark.conf names the jars itself")
-    homes = [Path(home) / "jars"] if (home := os.environ.get("SPARK_HOME")) else []
-    for folder in homes:
-        if any(folder.glob("iceberg-spark-runtime*.jar")):
-            return Found("", f"already among the jars of {folder}")
-    for folder in (PLATFORM_JARS,):
-        if jars := sorted(folder.glob("iceberg-spark-runtime*.jar")):
-            return Found(str(jars[-1]), "the platform's jar")
+    if home := os.environ.get("SPARK_HOME"):
+        own = Path(home) / "jars"
+        if any(own.glob(ANY_RUNTIME)):
+            return Found("", f"already among the jars of {own}")
+    if jars := sorted(PLATFORM_JARS.glob(ANY_RUNTIME)):
+        return Found(str(jars[-1]), "the platform's jar")
     if jar := _packaged_jar():
         return Found(str(jar), "from the package snowpark-connect-deps-iceberg")
     msg = f"No Iceberg runtime jar was found. {LOCAL_EXTRA} Or set spark.iceberg_jar."

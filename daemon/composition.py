@@ -39,9 +39,11 @@ def sessions(settings: Settings) -> Sessions:
 
 def doors(settings: Settings) -> dict[str, tuple[Pipeline, Doors]]:
     """Open the doors of every pipeline; nothing is reached before it is used."""
+    from handlers.spark import sessions as to_spark  # noqa: PLC0415 (commands start fast)
+
     found = machine.look(settings)
     found.export(settings)
-    spark = sessions(settings)
+    spark = to_spark(found, settings)
     # Spark takes seconds to start, and so do the imports below: let them overlap.
     Thread(target=_warm, args=[spark], daemon=True).start()
     from daemon.reconcile import Doors  # noqa: PLC0415 (after export, and slow)
@@ -50,13 +52,14 @@ def doors(settings: Settings) -> dict[str, tuple[Pipeline, Doors]]:
     from handlers.train import check_parameters  # noqa: PLC0415
 
     state = settings.state_dir.resolve()
+    code_version = machine.code_version()
     embedded = found.tracking.value.startswith("sqlite:")
     opened = {}
     for name, pipeline in settings.pipelines.items():
         check_parameters(pipeline.task, pipeline.train)
         registry = Registry(
             found.tracking.value, settings.mlflow.registry_uri, name, settings.mlflow.experiment,
-            state / "mlartifacts" / name if embedded else None, machine.code_version(),
+            state / "mlartifacts" / name if embedded else None, code_version,
         )  # fmt: skip
         table = Table(spark, pipeline.table, pipeline.branch)
         opened[name] = pipeline, Doors(table, registry, endpoint(settings, name))

@@ -14,6 +14,7 @@ from rich.text import Text
 from config import machine
 from config.settings import ConfigError, Pipeline, Settings
 from daemon import composition, owner
+from daemon.store import Owner
 from handlers.facts import RetraindError
 
 if TYPE_CHECKING:
@@ -54,7 +55,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield _check("Spark session", lambda: _session(settings))
     try:
         works = composition.doors(settings)
-    except RetraindError as error:
+    except (ConfigError, RetraindError) as error:
         yield Finding("pipelines", ok=False, told=str(error))
         return
     for name, (pipeline, doors) in works.items():
@@ -74,10 +75,17 @@ def _part(found: machine.Found) -> str:
     return f"{machine.shown(found.value) or 'nothing to add'} ({found.why})"
 
 
-def _state(settings: Settings) -> str:
+def _running(settings: Settings) -> Owner | None:
+    """Say which daemon runs on the state; opening the ledger proves that it can be written."""
     book = composition.ledger(settings)
-    running = owner.living(book)
-    book.close()
+    try:
+        return owner.living(book)
+    finally:
+        book.close()
+
+
+def _state(settings: Settings) -> str:
+    running = _running(settings)
     who = f"owned by process {running.pid} on {running.host}" if running else "no daemon runs on it"
     return f"{settings.state_dir.resolve()}, writable, {who}"
 
@@ -86,9 +94,7 @@ def _pages(settings: Settings) -> str:
     from daemon.service import bind  # noqa: PLC0415 (slow to import)
 
     where = f"{settings.http.host}:{settings.http.port}"
-    book = composition.ledger(settings)
-    running = owner.living(book)
-    book.close()
+    running = _running(settings)
     if running and running.url.endswith(f":{settings.http.port}"):
         return f"served on {where} by the running daemon"
     bound: socket.socket = bind(settings.http.host, settings.http.port)

@@ -69,7 +69,6 @@ class Standing:
     cursor: Cursor | None = None
     one_by_one_until: int | None = None
     head_id: int | None = None
-    looked_at: datetime | None = None
     doing: str = ""
     paused: str | None = None
 
@@ -87,7 +86,7 @@ class Ledger(Store):
         cursor = Cursor(row["table_uuid"], row["cursor_id"]) if row["cursor_id"] else None
         return Standing(
             pipeline, cursor, row["one_by_one_until"], row["head_id"],
-            time_or_none(row["looked_at"]), row["doing"], row["paused"],
+            row["doing"], row["paused"],
         )  # fmt: skip
 
     def pending(self, pipeline: str) -> Work | None:
@@ -126,11 +125,11 @@ class Ledger(Store):
         )
         return row is not None and row["version"] is None
 
-    def before(self, pipeline: str, version: str) -> Model | None:
-        """Give the champion that this one replaced, leaving out those that failed to serve."""
-        return self._last_good(pipeline, version)
+    def before(self, pipeline: str, version: str | None) -> Model | None:
+        """Give the champion that this one replaced, leaving out those that failed to serve.
 
-    def _last_good(self, pipeline: str, before: str | None = None) -> Model | None:
+        Where no version is given, the last champion that did not fail.
+        """
         row = self.one(
             "SELECT version, run_id FROM champions AS c WHERE pipeline = ? AND version IS NOT NULL "
             "AND NOT EXISTS (SELECT 1 FROM deployments WHERE pipeline = c.pipeline "
@@ -139,7 +138,7 @@ class Ledger(Store):
             "                AND version = ? AND id <= c.id) "
             "ORDER BY id DESC LIMIT 1",
             pipeline,
-            before,
+            version,
         )
         return Model(row["version"], row["run_id"]) if row else None
 
@@ -214,9 +213,8 @@ class Ledger(Store):
         with self.write() as db:
             self._ensure(db, pipeline)
             db.execute(
-                "UPDATE pipelines SET head_id = coalesce(?, head_id), looked_at = ?, doing = ? "
-                "WHERE name = ?",
-                (head.snapshot_id if head else None, self.now(), doing, pipeline),
+                "UPDATE pipelines SET head_id = coalesce(?, head_id), doing = ? WHERE name = ?",
+                (head.snapshot_id if head else None, doing, pipeline),
             )
 
     def open(self, pipeline: str, delta: Delta, retry_of: int | None = None) -> Work:
@@ -294,7 +292,7 @@ class Ledger(Store):
             current = self.champion(pipeline)
             if current and current.model.version != model.version:
                 return current.model  # an operator chose another one in the meantime
-            successor = self._last_good(pipeline)
+            successor = self.before(pipeline, None)
             self._crown(db, pipeline, successor, "fell back", reason)
         return successor
 

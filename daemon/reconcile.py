@@ -209,7 +209,8 @@ class Reconciler:
         if work.retry_of is None and self._is_familiar(delta):
             return self._keep(work, State.SKIPPED, "skipped: these rows were trained on before")
         champion = self._champion()
-        columns = rows.choose(self._table.schema(delta), self._pipeline, self._also(champion))
+        champions = champion.scorer.columns if champion else []
+        columns = rows.choose(self._table.schema(delta), self._pipeline, champions)
         material = train.STRATEGIES[self._pipeline.train.strategy](
             delta, lambda wanted: self._read(wanted, columns), columns, self._pipeline
         )
@@ -264,10 +265,6 @@ class Reconciler:
                 f"judged on rows that it has learnt.",
                 "Restore them, or start a pipeline under a new name.",
             )
-
-    @staticmethod
-    def _also(champion: judge.Champion | None) -> list[str]:
-        return champion.scorer.columns if champion else []
 
     def _read(self, delta: Delta, columns: rows.Columns) -> rows.Table:
         self._step("reading")

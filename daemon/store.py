@@ -20,7 +20,7 @@ from handlers.facts import GiveUp, TryLater
 SCHEMA = """
 CREATE TABLE pipelines (
     name TEXT PRIMARY KEY, table_uuid TEXT, cursor_id INTEGER, one_by_one_until INTEGER,
-    head_id INTEGER, looked_at TEXT, doing TEXT NOT NULL DEFAULT '', paused TEXT
+    head_id INTEGER, doing TEXT NOT NULL DEFAULT '', paused TEXT
 );
 CREATE TABLE deltas (
     pipeline TEXT NOT NULL REFERENCES pipelines (name), sequence INTEGER NOT NULL,

@@ -110,7 +110,7 @@ class Table:
         self._still_there(delta)
         try:
             with self._outages("read"):
-                rows = _collect(_chosen(self._frame(delta), columns, self.schema()))
+                rows = _collect(self._chosen(self._frame(delta), columns))
         except TryLater as error:
             self.head()  # where not even the log can be read, this is an outage of the catalog
             raise Unreadable(error.what, error.remedy) from error
@@ -133,6 +133,15 @@ class Table:
             f"{self.name}: the snapshots between {delta.start_id} and {delta.end_id} were expired.",
             "Their rows are in the table, but no longer to be told from older ones.",
         )
+
+    def _chosen(self, frame: DataFrame, columns: Sequence[str]) -> DataFrame:
+        """Select columns; those that an older snapshot did not have yet are null."""
+        from pyspark.sql.functions import lit  # noqa: PLC0415 (optional, slow to import)
+
+        if later := [name for name in columns if name not in frame.columns]:
+            types = self.schema()
+            frame = frame.withColumns({name: lit(None).cast(types[name]) for name in later})
+        return frame.select([f"`{name}`" for name in columns])
 
     def _frame(self, delta: Delta) -> DataFrame:
         """Plan the read. Both ids are explicit: Iceberg ignores branch names here in silence."""
@@ -213,18 +222,6 @@ class Table:
                 f"The table {self.name} could not be {verb}: {_first_line(error)}.",
                 "The catalog, its storage or Spark is failing; `retraind doctor` tells which.",
             ) from error
-
-
-def _chosen(frame: DataFrame, columns: Sequence[str], types: Mapping[str, str]) -> DataFrame:
-    """Select columns; those that an older snapshot did not have yet are null."""
-    from pyspark.sql.functions import col, lit  # noqa: PLC0415 (optional, slow to import)
-
-    return frame.select(
-        [
-            col(f"`{name}`") if name in frame.columns else lit(None).cast(types[name]).alias(name)
-            for name in columns
-        ]
-    )
 
 
 def _collect(frame: DataFrame) -> pa.Table:
