@@ -14,7 +14,8 @@ from typing import Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from config.settings import Section, Settings
+from config.section import Section, fields
+from config.settings import Settings
 
 BEGIN, END = "<!-- settings -->", "<!-- /settings -->"
 INTRODUCTION = """\
@@ -28,7 +29,7 @@ written there as JSON. A duration is a number of seconds, or has a unit: `500ms`
 
 def rows(model: type[BaseModel] = Settings, under: str = "") -> Iterator[tuple[str, str, str]]:
     """Walk the settings in their order: path, default, meaning; a group comes before its own."""
-    for name, field in model.model_fields.items():
+    for name, field in fields(model).items():
         path = f"{under}{name}" + (".<name>" if get_origin(field.annotation) is dict else "")
         groups = [k for k in _kinds(field) if isinstance(k, type) and issubclass(k, Section)]
         for group in groups:
@@ -60,7 +61,7 @@ def _default(field: FieldInfo) -> str:
 
 
 def _meaning(field: FieldInfo) -> str:
-    told = str(field.description).replace("|", "\\|")
+    told = " ".join(str(field.description).split()).replace("|", "\\|")
     values = [f"`{v}`" for k in _kinds(field) if get_origin(k) is Literal for v in get_args(k)]
     return told if all(v in told for v in values) else f"{told} One of {', '.join(values)}."
 

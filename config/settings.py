@@ -1,37 +1,22 @@
-"""Settings: frozen models by concern, read from one YAML file and the environment.
-
-Precedence: environment (`RETRAIND_` prefix, `__` between levels), then the file, then defaults.
-Unknown keys are refused; all mistakes are reported at once, each with its path in the file.
-"""
+"""Settings: frozen models by concern. `loading` reads them."""
 
 from __future__ import annotations
 
-import difflib
 import os
-import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import (
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    ValidationError,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    SettingsError,
 )
 
-CONFIG_VARIABLE = "RETRAIND_CONFIG"
-UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+from config.contract import Contract
+from config.section import Duration, Section
+
 IDENTIFIER = r"[^.\s`]+(\.[^.\s`]+){1,3}"
 
 
@@ -39,31 +24,11 @@ class ConfigError(Exception):
     """The configuration cannot be used; the text lists every mistake with its path."""
 
 
-def _seconds(value: object) -> object:
-    """Read `90`, `"90s"`, `"1.5m"`, `"2h"`, `"1d"`, `"500ms"` as seconds."""
-    if not isinstance(value, str | bool):
-        return value
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(ms|[smhd])?", str(value).strip())
-    if not found:
-        msg = "is no duration; write seconds (90) or a unit: 500ms, 90s, 1.5m, 2h, 1d"
-        raise ValueError(msg)
-    return float(found[1]) * UNITS[found[2] or "s"]
-
-
 def _property(value: object) -> object:
     """Write YAML's booleans and numbers as Spark reads them."""
     if isinstance(value, bool):
         return str(value).lower()
     return str(value) if isinstance(value, int | float) else value
-
-
-Duration = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
-
-
-class Section(BaseModel):
-    """A frozen group of settings that refuses keys it does not know."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
 class Spark(Section):
@@ -83,7 +48,7 @@ class Spark(Section):
     """Java home to use instead of the one found on this machine."""
     driver_memory: str = Field("1g", pattern=r"^\d+[kmgKMG]$")
     """Heap of the Spark driver, e.g. `1g`."""
-    conf: dict[str, Annotated[str, BeforeValidator(_property)]] = {}
+    conf: dict[str, Annotated[str, BeforeValidator(_property)]] = Field({})
     """Further Spark properties; they win over everything derived from the settings above."""
 
 
@@ -112,10 +77,36 @@ class Http(Section):
 
 
 class DeltaPolicy(Section):
-    """When a delta is worth acting on."""
+    """When a delta is worth acting on, and what to do with rows that were not appended."""
 
     min_rows: int = Field(200, ge=1)
     """Wait, keeping the cursor, until a delta has at least this many new rows."""
+    max_wait: Duration | None = None
+    """Act after this long, even on fewer rows than `min_rows` or while commits go on."""
+    quiet_for: Duration | None = None
+    """Wait until no commit came for this long, so that a burst of commits is one delta."""
+    cooldown: Duration | None = None
+    """Least time between the end of one training and the next; `max_wait` does not shorten it."""
+    coalesce: Literal["all", "each"] = "all"
+    """`all` makes one delta of the snapshots that wait, `each` one for each that brings rows."""
+    rewrites: Literal["added", "full", "skip", "halt"] = "added"
+    """Rows that came by MERGE, UPDATE or INSERT OVERWRITE: `added` trains on those that are new,
+    `full` on the table as it is then, `skip` records them, `halt` stops until `resume`."""
+    history: Literal["full", "halt"] = "full"
+    """No common snapshot is left, as the table was replaced or its history expired: `full` trains
+    on the whole table, `halt` stops until `resume`."""
+    forget: Literal["record", "full"] = "record"
+    """Rows were deleted: `record` only says so, `full` trains on the table without them."""
+    pin: bool = False
+    """Keep the snapshots of the champion and of the one before it from expiry, by Iceberg tags
+    `retraind-<pipeline>-<version>`."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> DeltaPolicy:
+        if self.max_wait and self.quiet_for and self.quiet_for >= self.max_wait:
+            msg = "quiet_for: must be shorter than max_wait, or it never decides anything"
+            raise ValueError(msg)
+        return self
 
 
 class Train(Section):
@@ -125,7 +116,7 @@ class Train(Section):
     """`fresh` trains on the delta alone, `full` on the whole table at the delta's end."""
     rounds: int = Field(150, ge=1, le=100_000)
     """Boosting rounds (trees per class)."""
-    parameters: dict[str, bool | int | float | str] = {}
+    parameters: dict[str, bool | int | float | str] = Field({})
     """XGBoost parameters on top of the gentle defaults (depth 4, eta 0.1, subsample 0.8, ...)."""
     holdout: float = Field(0.2, ge=0.001, lt=0.9)
     """Share of the rows, chosen by a hash of the row key, that no model ever trains on."""
@@ -202,6 +193,8 @@ class Pipeline(Section):
     poll_every: Duration = 5.0
     """Seconds between two looks at the table."""
     delta: DeltaPolicy = DeltaPolicy()
+    # Not named as in the file, because pydantic's models have a method of that name.
+    contract: Contract = Field(Contract(), alias="validate")
     train: Train = Train()
     promote: Promote = Promote()
     endpoint: LocalEndpoint = LocalEndpoint()
@@ -221,6 +214,10 @@ class Pipeline(Section):
             )
         if self.features == ():
             found.append("features: names no column; leave it out to use every column that fits")
+        if self.contract.min_per_class and self.task == "regression":
+            found.append("validate.min_per_class: a regression has no classes; leave it out")
+        if self.contract.max_duplicates < 1 and not self.row_key:
+            found.append("validate.max_duplicates: needs row_key, which says what a duplicate is")
         for name in ("features", "row_key", "ignore"):
             columns = getattr(self, name) or ()
             if self.label in columns and name != "ignore":
@@ -280,98 +277,7 @@ class Settings(BaseSettings):
         return platform, env_settings, init_settings
 
 
-def load(path: Path | None) -> Settings:
-    """Read the settings from a YAML file (None: the environment alone).
-
-    Raises:
-        ConfigError: unreadable file, bad YAML, or bad settings; lists every mistake at once.
-    """
-    where = str(path) if path else "the environment"
-    values = _read(path) if path else {}
-    # A leading underscore would be an instruction to pydantic-settings instead of a setting.
-    odd = [key for key in values if not isinstance(key, str) or key.startswith("_")]
-    mistakes = [f"{key}: unknown setting{_nearest(str(key), Settings)}" for key in odd]
-    mistakes += _unknown_variables()
-    try:
-        settings = Settings(**{key: value for key, value in values.items() if key not in odd})
-    except ValidationError as error:
-        mistakes += [_sentence(item) for item in error.errors()]
-    except SettingsError as error:
-        mistakes += _unparsed(str(error))
-    if mistakes:
-        listed = "\n".join(f"  - {mistake}" for mistake in mistakes)
-        msg = f"The configuration in {where} has {len(mistakes)} mistake(s):\n{listed}"
-        raise ConfigError(msg)
-    return settings
-
-
-def _read(path: Path) -> dict[Any, Any]:
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        msg = f"Cannot read the configuration {path}: {error.strerror}. Check --config."
-        raise ConfigError(msg) from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date like 2026-99-99
-        msg = f"The configuration {path} is not valid YAML: {error}"
-        raise ConfigError(msg) from error
-    if not isinstance(values, dict):
-        msg = f"The configuration {path} must be a mapping with `pipelines:` at its top level."
-        raise ConfigError(msg)
-    return values
-
-
 def _platform(http: object) -> dict[str, Any]:
     """Bind where Cloudera AI expects an Application to answer, whatever else is said."""
     port = os.environ.get("CDSW_APP_PORT")
     return {"http": {"port": port}} if port and isinstance(http, dict) else {}
-
-
-def _unknown_variables() -> Iterator[str]:
-    for name in sorted(os.environ):
-        if name.upper().startswith("RETRAIND_") and name != CONFIG_VARIABLE:
-            field = name.lower().removeprefix("retraind_").split("__")[0]
-            if field not in Settings.model_fields:
-                yield f"environment {name}: unknown setting{_nearest(field, Settings)}"
-
-
-def _unparsed(error: str) -> Iterator[str]:
-    """Name the variables that pydantic-settings could not read; it names only the setting."""
-    field = found[1] if (found := re.search(r'field "(\w+)"', error)) else ""
-    for name in sorted(os.environ):
-        if name.upper().startswith(f"RETRAIND_{field}".upper()):
-            yield f"environment {name}: cannot be read; a list or a mapping is written as JSON"
-
-
-def _sentence(item: Any) -> str:  # noqa: ANN401 (pydantic's ErrorDetails, kept untyped for 2.x)
-    """Turn one pydantic error into `path: what is wrong (what was given)`."""
-    location = [str(part) for part in item["loc"] if part != "[key]"]
-    path = ".".join(location) if location else "settings"
-    if item["type"] == "extra_forbidden":
-        return f"{path}: unknown setting{_nearest(location[-1], _model_at(location[:-1]))}"
-    if item["type"] == "missing":
-        return f"{path}: is required"
-    message = item["msg"].removeprefix("Value error, ")
-    if item["type"] == "string_pattern_mismatch":
-        field = _model_at(location[:-1]).model_fields.get(
-            location[-1], Settings.model_fields["pipelines"]
-        )
-        message = f"does not fit; expected: {str(field.description).rstrip('.')}"
-    given = "" if isinstance(item["input"], dict | BaseModel) else f" (given: {item['input']!r})"
-    return f"{path}: {message}{given}"
-
-
-def _nearest(name: str, model: type[BaseModel]) -> str:
-    close = difflib.get_close_matches(name, model.model_fields, n=1)
-    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(model.model_fields)}"
-
-
-def _model_at(location: list[str]) -> type[BaseModel]:
-    """Follow a path into the settings; the keys of mappings are stepped over."""
-    model: type[BaseModel] = Settings
-    for position, part in enumerate(location):
-        if position == 1 and location[0] == "pipelines":  # a pipeline's name, be it even `train`
-            continue
-        field = model.model_fields.get(part)
-        kinds = [field.annotation, *get_args(field.annotation)] if field else []
-        model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), model)
-    return model

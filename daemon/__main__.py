@@ -221,6 +221,21 @@ def history(
 
 
 @cli.command()
+def account(pipeline: Name = None, config: Config = None, *, as_json: AsJson = False) -> None:
+    """Account for every snapshot of a table; ends with status 1 if one is unaccounted for."""
+    from daemon import composition  # noqa: PLC0415
+    from daemon.screen import account_text  # noqa: PLC0415
+
+    settings, book = _open(config)
+    name = _pick(settings, pipeline)
+    with _waiting(f"reading the log of {settings.pipelines[name].table}"):
+        view = composition.accounting(settings, book, name)
+    _show(view, as_json, account_text(view))
+    if not view["adds_up"]:
+        raise typer.Exit(1)
+
+
+@cli.command()
 def rollback(
     pipeline: Name = None,
     config: Config = None,
@@ -261,12 +276,30 @@ def retry(
     delta: Annotated[
         int | None, typer.Option(help="Only this parked delta; default all of them.")
     ] = None,
+    *,
+    release: Annotated[
+        bool, typer.Option("--release", help="Train on them even if they break the data contract.")
+    ] = False,
 ) -> None:
     """Take up parked deltas again, and try at once what waits for its next attempt."""
     from daemon import operate  # noqa: PLC0415
 
     settings, book = _open(config)
-    typer.echo(operate.retry(book, _pick(settings, pipeline), delta))
+    typer.echo(operate.retry(book, _pick(settings, pipeline), delta, release=release))
+
+
+@cli.command()
+def drop(
+    delta: Annotated[int, typer.Option(help="The parked delta to close.")],
+    pipeline: Name = None,
+    config: Config = None,
+    reason: Reason = "",
+) -> None:
+    """Close a parked delta for good: its rows are never trained on, and that is recorded."""
+    from daemon import operate  # noqa: PLC0415
+
+    settings, book = _open(config)
+    typer.echo(operate.drop(book, _pick(settings, pipeline), delta, reason))
 
 
 @cli.command("stop-endpoint")
@@ -294,7 +327,7 @@ def doctor(config: Config = None, *, as_json: AsJson = False) -> None:
 
 
 def _settings(path: Path | None, *, verbose: bool = False) -> Settings:
-    from config.settings import load  # noqa: PLC0415
+    from config.loading import load  # noqa: PLC0415
     from daemon import logs  # noqa: PLC0415
 
     logs.configure(verbose=verbose)

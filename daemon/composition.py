@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from threading import Event, Lock, Thread
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from config import machine
 from config.settings import Pipeline, Settings
 from daemon.ledger import Ledger
 
 if TYPE_CHECKING:
-    from daemon.reconcile import Doors
+    from daemon.doors import Doors
     from daemon.service import Clockwork
     from handlers.endpoint import LocalEndpoint
     from handlers.spark import Sessions
@@ -46,7 +46,7 @@ def doors(settings: Settings) -> dict[str, tuple[Pipeline, Doors]]:
     spark = to_spark(found, settings)
     # Spark takes seconds to start, and so do the imports below: let them overlap.
     Thread(target=_warm, args=[spark], daemon=True).start()
-    from daemon.reconcile import Doors  # noqa: PLC0415 (after export, and slow)
+    from daemon.doors import Doors  # noqa: PLC0415 (after export, and slow)
     from handlers.registry import Registry  # noqa: PLC0415
     from handlers.table import Table  # noqa: PLC0415
     from handlers.train import check_parameters  # noqa: PLC0415
@@ -79,6 +79,16 @@ def clockworks(settings: Settings, book: Ledger, stopping: Event) -> dict[str, C
         reconciler = Reconciler(name, pipeline, its, book, models, activity)
         works[name] = Clockwork(reconciler, pipeline.poll_every, activity, Lock())
     return works
+
+
+def accounting(settings: Settings, book: Ledger, name: str) -> dict[str, Any]:
+    """Hold the log of a pipeline's table against the ledger."""
+    from daemon.accounting import accounting as account  # noqa: PLC0415 (commands start fast)
+    from handlers.table import Table  # noqa: PLC0415
+
+    wanted = settings.pipelines[name]
+    table = Table(sessions(settings), wanted.table, wanted.branch)
+    return account(book.standing(name), table.log(), table.elsewhere(), book.fates(name))
 
 
 def _warm(spark: Sessions) -> None:

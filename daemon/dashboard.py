@@ -16,6 +16,7 @@ from config.settings import Settings
 from daemon import views
 from daemon.ledger import Ledger
 from daemon.service import Step
+from handlers.facts import TryLater
 
 TEMPLATES = Path(__file__).with_name("templates")
 SECURITY = {
@@ -34,6 +35,11 @@ def app(
     """Make the web application; everything it shows is read at the moment it is asked."""
     pages = FastAPI(title="retraind", version=__version__, docs_url=None, redoc_url=None)
     templates = Jinja2Templates(TEMPLATES)
+
+    @pages.exception_handler(TryLater)
+    def out_of_reach(_: Request, error: Exception) -> PlainTextResponse:
+        """Say what keeps the ledger from being read."""
+        return PlainTextResponse(str(error), 503)
 
     @pages.get("/healthz", response_class=PlainTextResponse)
     def healthz() -> str:

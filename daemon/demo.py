@@ -26,7 +26,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from config.settings import Settings, load
+from config.loading import load
+from config.settings import Settings
 from daemon import composition, logs, runner
 from daemon.ledger import Ledger
 from daemon.service import Service

@@ -18,7 +18,7 @@ from daemon.store import Owner
 from handlers.facts import RetraindError
 
 if TYPE_CHECKING:
-    from daemon.reconcile import Doors
+    from daemon.doors import Doors
 
 
 @dataclass(frozen=True, slots=True)

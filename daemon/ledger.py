@@ -8,214 +8,56 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+from typing import Literal
 
-from pydantic import TypeAdapter
+from daemon.reading import BEGUN, DELTA, RECORD, Reading, Work
+from handlers.facts import Cursor, Delta, Model, Record, State, TryLater
 
-from daemon.store import Store, time_or_none, to_time
-from handlers.facts import Cursor, Delta, Model, Record, State, TryLater, run_key
-
-DELTA = TypeAdapter(Delta)
-RECORD = TypeAdapter(Record)
+Wish = Literal["", "release", "drop"]
 
 
-@dataclass(frozen=True, slots=True)
-class Work:
-    """An open delta: what is to be done, and how the attempts at it went."""
-
-    pipeline: str
-    sequence: int
-    delta: Delta
-    opened_at: datetime
-    attempts: int = 0
-    faults: int = 0
-    """Attempts that failed in a way that may be the delta's own fault, unlike an outage."""
-    next_try_at: datetime | None = None
-    trouble: str = ""
-    retry_of: int | None = None
-
-    @property
-    def key(self) -> str:
-        """Name the work for ever."""
-        return run_key(self.pipeline, self.sequence, self.delta)
-
-
-@dataclass(frozen=True, slots=True)
-class Champion:
-    """What should serve, since when, and why."""
-
-    model: Model
-    since: datetime
-    how: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """One attempt to bring the endpoint level with the champion."""
-
-    version: str
-    at: datetime
-    outcome: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """Where a pipeline stands."""
-
-    name: str
-    cursor: Cursor | None = None
-    one_by_one_until: int | None = None
-    head_id: int | None = None
-    doing: str = ""
-    paused: str | None = None
-
-
-class Ledger(Store):
-    """What the daemon and its operators write down, and what every page and command reads."""
-
-    # -- reading -----------------------------------------------------------------------------
-
-    def standing(self, pipeline: str) -> Standing:
-        """Say where a pipeline stands; a pipeline never seen stands at the beginning."""
-        row = self.one("SELECT * FROM pipelines WHERE name = ?", pipeline)
-        if row is None:
-            return Standing(pipeline)
-        cursor = Cursor(row["table_uuid"], row["cursor_id"]) if row["cursor_id"] else None
-        return Standing(
-            pipeline, cursor, row["one_by_one_until"], row["head_id"],
-            row["doing"], row["paused"],
-        )  # fmt: skip
-
-    def pending(self, pipeline: str) -> Work | None:
-        """Give the oldest open delta."""
-        row = self.one(
-            "SELECT * FROM deltas WHERE pipeline = ? AND state = 'open' ORDER BY sequence LIMIT 1",
-            pipeline,
-        )
-        return _work(row) if row else None
-
-    def history(self, pipeline: str | None = None, limit: int = 20) -> list[Record]:
-        """Give closed deltas, newest first."""
-        rows = self.all(
-            "SELECT record FROM deltas "
-            "WHERE record IS NOT NULL AND pipeline = coalesce(?, pipeline) "
-            "ORDER BY closed_at DESC, sequence DESC LIMIT ?",
-            pipeline,
-            limit,
-        )
-        return [RECORD.validate_json(row["record"]) for row in rows]
-
-    def champion(self, pipeline: str) -> Champion | None:
-        """Say what should serve; None before the first promotion."""
-        row = self.one(
-            "SELECT * FROM champions WHERE pipeline = ? ORDER BY id DESC LIMIT 1", pipeline
-        )
-        if row is None or row["version"] is None:
-            return None
-        model = Model(row["version"], row["run_id"])
-        return Champion(model, to_time(row["since"]), row["how"], row["reason"])
-
-    def withdrawn(self, pipeline: str) -> bool:
-        """Say whether the last champion was refused and none could take over."""
-        row = self.one(
-            "SELECT version FROM champions WHERE pipeline = ? ORDER BY id DESC LIMIT 1", pipeline
-        )
-        return row is not None and row["version"] is None
-
-    def before(self, pipeline: str, version: str | None) -> Model | None:
-        """Give the champion that this one replaced, leaving out those that failed to serve.
-
-        Where no version is given, the last champion that did not fail.
-        """
-        row = self.one(
-            "SELECT version, run_id FROM champions AS c WHERE pipeline = ? AND version IS NOT NULL "
-            "AND NOT EXISTS (SELECT 1 FROM deployments WHERE pipeline = c.pipeline "
-            "                AND version = c.version AND outcome = 'refused') "
-            "AND NOT EXISTS (SELECT 1 FROM champions WHERE pipeline = c.pipeline "
-            "                AND version = ? AND id <= c.id) "
-            "ORDER BY id DESC LIMIT 1",
-            pipeline,
-            version,
-        )
-        return Model(row["version"], row["run_id"]) if row else None
-
-    def made(self, pipeline: str, version: str) -> Record | None:
-        """Find the decision that made a model version."""
-        # Read here, not by SQLite: to its JSON functions an infinite score is malformed.
-        rows = self.all(
-            "SELECT record FROM deltas WHERE pipeline = ? AND state IN ('promoted', 'kept') "
-            "ORDER BY sequence DESC",
-            pipeline,
-        )
-        records = (RECORD.validate_json(row["record"]) for row in rows)
-        return next((r for r in records if r.model and r.model.version == version), None)
-
-    def trained(self, pipeline: str) -> set[int]:
-        """Give the snapshots whose rows were trained on."""
-        rows = self.all(
-            "SELECT snapshot_id FROM snapshots WHERE pipeline = ? AND state = 'trained'", pipeline
-        )
-        return {row["snapshot_id"] for row in rows}
-
-    def unread(self, pipeline: str) -> int:
-        """Count the rows that were added to the table but not trained on."""
-        row = self.one(
-            "SELECT coalesce(sum(added), 0) AS rows FROM (SELECT DISTINCT snapshot_id, added "
-            "FROM snapshots WHERE pipeline = ? AND state = 'unread')",
-            pipeline,
-        )
-        return int(row["rows"]) if row else 0
-
-    def proven(self, pipeline: str) -> str | None:
-        """Give the version of the last deployment that was proven, None if one failed since."""
-        row = self.one(
-            "SELECT version, outcome FROM deployments WHERE pipeline = ? ORDER BY id DESC LIMIT 1",
-            pipeline,
-        )
-        return row["version"] if row and row["outcome"] == "deployed" else None
-
-    def promoted(self, pipeline: str, version: str) -> Model | None:
-        """Find a version that was a champion once."""
-        row = self.one(
-            "SELECT run_id FROM champions WHERE pipeline = ? AND version = ? LIMIT 1",
-            pipeline,
-            version,
-        )
-        return Model(version, row["run_id"]) if row else None
-
-    def deployments(self, pipeline: str, limit: int = 20) -> list[Deployment]:
-        """Give the attempts to deploy, newest first."""
-        rows = self.all(
-            "SELECT * FROM deployments WHERE pipeline = ? ORDER BY id DESC LIMIT ?", pipeline, limit
-        )
-        return [Deployment(r["version"], to_time(r["at"]), r["outcome"], r["reason"]) for r in rows]
-
-    def parked(self, pipeline: str) -> list[Record]:
-        """Give the parked deltas that were not retried, oldest first."""
-        rows = self.all(
-            "SELECT record FROM deltas AS d WHERE pipeline = ? AND state = 'parked' AND NOT EXISTS "
-            "(SELECT 1 FROM deltas WHERE pipeline = d.pipeline AND retry_of = d.sequence) "
-            "ORDER BY sequence",
-            pipeline,
-        )
-        return [RECORD.validate_json(row["record"]) for row in rows]
+class Ledger(Reading):
+    """What the daemon and its operators write down."""
 
     # -- the daemon's writing ----------------------------------------------------------------
 
-    def looked(self, pipeline: str, head: Cursor | None, doing: str) -> None:
-        """Note where the table's head is and what the pipeline does or waits for."""
-        row = self.one("SELECT head_id, doing FROM pipelines WHERE name = ?", pipeline)
-        if row and row["doing"] == doing and (not head or head.snapshot_id == row["head_id"]):
+    def looked(
+        self, pipeline: str, head: Cursor | None, doing: str, next_at: datetime | None = None
+    ) -> None:
+        """Note where the table's head is, what the pipeline does or waits for, and until when."""
+        known = self.standing(pipeline)
+        moved = head is not None and head.snapshot_id != known.head_id
+        if not moved and (known.doing, known.next_at) == (doing, next_at):
             return  # a look that finds nothing new costs no write
         with self.write() as db:
             self._ensure(db, pipeline)
             db.execute(
-                "UPDATE pipelines SET head_id = coalesce(?, head_id), doing = ? WHERE name = ?",
-                (head.snapshot_id if head else None, doing, pipeline),
+                "UPDATE pipelines SET doing = ?, next_at = ? WHERE name = ?",
+                (doing, next_at.isoformat() if next_at else None, pipeline),
             )
+            if head is not None and moved:
+                db.execute(
+                    "UPDATE pipelines SET head_id = ?, moved_at = ?, waits_since = "
+                    "CASE WHEN cursor_id = ? THEN NULL ELSE coalesce(waits_since, ?) END "
+                    "WHERE name = ?",
+                    (head.snapshot_id, self.now(), head.snapshot_id, self.now(), pipeline),
+                )
+
+    def halt(self, pipeline: str, reason: str, at: int) -> None:
+        """Stop the pipeline by policy, until a person resumes it."""
+        with self.write() as db:
+            self._ensure(db, pipeline)
+            db.execute(
+                "UPDATE pipelines SET paused = ?, halted_id = ? WHERE name = ?",
+                (f"halted: {reason}", at, pipeline),
+            )
+            self._audit(db, "retraind", "halt", pipeline, reason)
+
+    def pinned(self, pipeline: str, told: str) -> None:
+        """Note which snapshots are kept from expiry, or why none are."""
+        with self.write() as db:
+            db.execute("UPDATE pipelines SET pins = ? WHERE name = ?", (told, pipeline))
 
     def open(self, pipeline: str, delta: Delta, retry_of: int | None = None) -> Work:
         """Write down the work before it starts, so that a crash resumes just this delta."""
@@ -224,7 +66,7 @@ class Ledger(Store):
         work = self.one(
             "SELECT * FROM deltas WHERE pipeline = ? AND sequence = ?", pipeline, sequence
         )
-        return _work(work)  # type: ignore[arg-type]
+        return self._work(work)  # type: ignore[arg-type]
 
     def postpone(self, work: Work, trouble: str, until: datetime, *, fault: bool = False) -> None:
         """Note that an attempt failed for now."""
@@ -277,6 +119,11 @@ class Ledger(Store):
                 self._crown(db, last.pipeline, champion, "restored", "the registry's alias")
         return count
 
+    def deploying(self, pipeline: str, version: str) -> None:
+        """Note that a deployment begins: until it is proven, no earlier proof counts."""
+        with self.write() as db:
+            self._note_deployment(db, pipeline, version, BEGUN, "")
+
     def deployed(self, pipeline: str, version: str, proof: str) -> None:
         """Note a deployment that was proven."""
         with self.write() as db:
@@ -306,10 +153,14 @@ class Ledger(Store):
             self._audit(db, who, "pause", pipeline, reason)
 
     def resume(self, pipeline: str, who: str) -> None:
-        """Act on new snapshots again."""
+        """Act on new snapshots again; after a halt, what stopped it is let through."""
         with self.write(owned=False) as db:
             self._ensure(db, pipeline)
-            db.execute("UPDATE pipelines SET paused = NULL WHERE name = ?", (pipeline,))
+            db.execute(
+                "UPDATE pipelines SET paused = NULL, halted_id = NULL, "
+                "passed_id = coalesce(halted_id, passed_id) WHERE name = ?",
+                (pipeline,),
+            )
             self._audit(db, who, "resume", pipeline, "")
 
     def rollback(self, pipeline: str, who: str, model: Model, reason: str) -> None:
@@ -318,19 +169,29 @@ class Ledger(Store):
             self._crown(db, pipeline, model, "rolled back", reason or f"by {who}")
             self._audit(db, who, "rollback", pipeline, f"to {model.version}: {reason}")
 
-    def retry(self, pipeline: str, who: str, records: Sequence[Record]) -> None:
-        """Open parked deltas anew, and let postponed ones be tried at once."""
+    def retry(
+        self, pipeline: str, who: str, records: Sequence[Record], wish: Wish = "", why: str = ""
+    ) -> None:
+        """Open parked deltas anew, and let postponed ones be tried at once.
+
+        `release` has them trained on in spite of the data contract, `drop` has them closed.
+        """
         with self.write(owned=False) as db:
             parked = {record.sequence for record in self.parked(pipeline)}
             records = [record for record in records if record.sequence in parked]
             for record in records:
-                self._open(db, pipeline, record.delta, record.sequence)
-            db.execute(
-                "UPDATE deltas SET next_try_at = NULL WHERE pipeline = ? AND state = 'open'",
-                (pipeline,),
-            )
+                sequence = self._open(db, pipeline, record.delta, record.sequence)
+                db.execute(
+                    "UPDATE deltas SET wish = ?, wisher = ? WHERE pipeline = ? AND sequence = ?",
+                    (wish, f"{who}: {why}" if why else who, pipeline, sequence),
+                )
+            if wish != "drop":
+                db.execute(
+                    "UPDATE deltas SET next_try_at = NULL WHERE pipeline = ? AND state = 'open'",
+                    (pipeline,),
+                )
             listed = ", ".join(str(record.sequence) for record in records)
-            self._audit(db, who, "retry", pipeline, listed)
+            self._audit(db, who, wish or "retry", pipeline, f"{listed} {why}".strip())
 
     def audit(self, limit: int = 50) -> list[dict[str, str]]:
         """Give what operators did, newest first."""
@@ -355,21 +216,23 @@ class Ledger(Store):
 
     def _settle(self, db: sqlite3.Connection, record: Record) -> None:
         closed = db.execute(
-            "UPDATE deltas SET state = ?, record = ?, closed_at = ? "
+            "UPDATE deltas SET state = ?, record = ?, closed_at = ?, removed = ? "
             "WHERE pipeline = ? AND sequence = ? AND state = 'open'",
             (
                 record.state.value, json.dumps(RECORD.dump_python(record, mode="json")),
-                record.closed_at.isoformat(), record.pipeline, record.sequence,
+                record.closed_at.isoformat(), record.delta.removed,
+                record.pipeline, record.sequence,
             ),
         )  # fmt: skip
         if closed.rowcount != 1:
             msg = f"delta {record.sequence} of {record.pipeline} is not open"
             raise RuntimeError(msg)
         db.executemany(
-            "INSERT INTO snapshots VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO snapshots (pipeline, sequence, snapshot_id, kind, added, state, reason) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?)",
             [
-                (record.pipeline, record.sequence, s.snapshot_id, s.kind.value, s.added, s.state,
-                 s.reason)
+                (record.pipeline, record.sequence, s.snapshot_id, s.kind.value, s.added,
+                 s.state.value, s.reason)
                 for s in record.snapshots
             ],
         )  # fmt: skip
@@ -384,14 +247,32 @@ class Ledger(Store):
             self._advance(db, record)
 
     def _advance(self, db: sqlite3.Connection, record: Record) -> None:
+        delta = record.delta
+        self._mark(db, record)
         db.execute(
-            "UPDATE pipelines SET table_uuid = ?, cursor_id = ? WHERE name = ?",
-            (record.delta.table_uuid, record.delta.end_id, record.pipeline),
+            "UPDATE pipelines SET table_uuid = ?, cursor_id = ?, next_at = NULL, "
+            "waits_since = CASE WHEN head_id = ? THEN NULL ELSE moved_at END WHERE name = ?",
+            (delta.table_uuid, delta.end_id, delta.end_id, record.pipeline),
         )
-        passed = [(record.pipeline, s.id) for s in record.delta.snapshots]
-        db.executemany(
-            "UPDATE pipelines SET one_by_one_until = NULL WHERE name = ? AND one_by_one_until = ?",
-            passed,
+        for column in ("one_by_one_until", "passed_id"):  # what they waited for has passed
+            db.executemany(
+                f"UPDATE pipelines SET {column} = NULL WHERE name = ? AND {column} = ?",  # noqa: S608 (two constants)
+                [(record.pipeline, snapshot.id) for snapshot in delta.snapshots],
+            )
+
+    def _mark(self, db: sqlite3.Connection, record: Record) -> None:
+        """Mark the snapshots that left the history, and unmark those that came back."""
+        delta, name, at = record.delta, record.pipeline, record.sequence
+        mark = (
+            "UPDATE snapshots SET undone = ?, undone_in = ? WHERE pipeline = ? AND snapshot_id = ?"
+        )
+        db.executemany(mark, [(delta.note, at, name, snapshot_id) for snapshot_id in delta.gone])
+        db.executemany(mark, [(None, None, name, snapshot.id) for snapshot in delta.snapshots])
+        db.execute(
+            "UPDATE snapshots SET undone = ?, undone_in = ? WHERE pipeline = ? AND sequence < ? "
+            "AND undone IS NULL AND EXISTS "
+            "(SELECT 1 FROM pipelines WHERE name = ? AND table_uuid != ?)",
+            (delta.note, at, name, at, name, delta.table_uuid),
         )
 
     def _crown(
@@ -409,6 +290,7 @@ class Ledger(Store):
     def _note_deployment(
         self, db: sqlite3.Connection, pipeline: str, version: str, outcome: str, reason: str
     ) -> None:
+        db.execute("DELETE FROM deployments WHERE pipeline = ? AND outcome = ?", (pipeline, BEGUN))
         db.execute(
             "INSERT INTO deployments (pipeline, version, at, outcome, reason) "
             "VALUES (?, ?, ?, ?, ?)",
@@ -425,17 +307,3 @@ class Ledger(Store):
 
     def _ensure(self, db: sqlite3.Connection, pipeline: str) -> None:
         db.execute("INSERT OR IGNORE INTO pipelines (name) VALUES (?)", (pipeline,))
-
-
-def _work(row: sqlite3.Row) -> Work:
-    return Work(
-        pipeline=row["pipeline"],
-        sequence=row["sequence"],
-        delta=DELTA.validate_json(row["delta"]),
-        opened_at=to_time(row["opened_at"]),
-        attempts=row["attempts"],
-        faults=row["faults"],
-        next_try_at=time_or_none(row["next_try_at"]),
-        trouble=row["trouble"] or "",
-        retry_of=row["retry_of"],
-    )

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from daemon import owner
 from daemon.ledger import Ledger
-from handlers.facts import GiveUp
+from handlers.facts import GiveUp, Record
 
 if TYPE_CHECKING:
     from handlers.endpoint import Endpoint
@@ -43,15 +43,27 @@ def resume(book: Ledger, pipeline: str) -> str:
     return f"{pipeline} goes on at the next tick."
 
 
-def retry(book: Ledger, pipeline: str, delta: int | None) -> str:
-    """Take up parked deltas again."""
-    parked = [r for r in book.parked(pipeline) if delta in (None, r.sequence)]
-    if delta is not None and not parked:
-        listed = ", ".join(str(r.sequence) for r in book.parked(pipeline)) or "none"
-        raise GiveUp(f"Delta {delta} of {pipeline} is not parked.", f"Parked are: {listed}.")
-    book.retry(pipeline, _who(), parked)
+def retry(book: Ledger, pipeline: str, delta: int | None, *, release: bool = False) -> str:
+    """Take up parked deltas again; released ones whatever the data contract says of them."""
+    parked = _parked(book, pipeline, delta)
+    book.retry(pipeline, _who(), parked, "release" if release else "")
     taken = f"{len(parked)} parked delta(s) are taken up again" if parked else "nothing is parked"
     return f"{pipeline}: {taken}; what waits for an attempt is tried at the next tick."
+
+
+def drop(book: Ledger, pipeline: str, delta: int, reason: str) -> str:
+    """Close a parked delta for good: its rows are never trained on."""
+    parked = _parked(book, pipeline, delta)
+    book.retry(pipeline, _who(), parked, "drop", reason)
+    return f"{pipeline}: delta {delta} is dropped at the next tick; its rows stay in the table."
+
+
+def _parked(book: Ledger, pipeline: str, delta: int | None) -> list[Record]:
+    parked = book.parked(pipeline)
+    if delta is not None and delta not in {record.sequence for record in parked}:
+        listed = ", ".join(str(record.sequence) for record in parked) or "none"
+        raise GiveUp(f"Delta {delta} of {pipeline} is not parked.", f"Parked are: {listed}.")
+    return [record for record in parked if delta in (None, record.sequence)]
 
 
 def stop_endpoint(book: Ledger, pipeline: str, endpoint: Endpoint) -> str:

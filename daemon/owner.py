@@ -13,6 +13,7 @@ import psutil
 
 from daemon.store import Owner, Store, now
 from handlers.facts import GiveUp
+from handlers.licence import alive, born
 
 BEAT_EVERY = 5.0
 DEAD_AFTER = 30.0
@@ -23,7 +24,7 @@ Wait = Callable[[float], object]
 def myself(url: str = "") -> Owner:
     """Describe this process."""
     pid = os.getpid()
-    started = psutil.Process(pid).create_time()
+    started = born(psutil.Process(pid))
     return Owner(secrets.token_hex(16), socket.gethostname(), pid, started, url, now())
 
 
@@ -37,7 +38,7 @@ def claim(store: Store, me: Owner, wait: Wait) -> Owner:
         GiveUp: another process is alive and owns the state.
     """
     former = store.owner()
-    if former is not None and former.host == me.host and _lives(former):
+    if former is not None and former.host == me.host and alive(former.pid, former.started):
         raise _refusal(former)
     if former is not None and former.host != me.host:
         _watch(store, former, wait)
@@ -64,23 +65,13 @@ def _watch(store: Store, former: Owner, wait: Wait) -> None:
             raise _refusal(seen)
 
 
-def _lives(owner: Owner) -> bool:
-    """Look for the very process: a pid that was given to another program does not count."""
-    try:
-        process = psutil.Process(owner.pid)
-        same = abs(process.create_time() - owner.started) < 1.0
-        return same and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def living(store: Store, at: datetime | None = None) -> Owner | None:
     """Give the owner if it seems alive, for pages and commands."""
     owner = store.owner()
     if owner is None:
         return None
     if owner.host == socket.gethostname():
-        return owner if _lives(owner) else None
+        return owner if alive(owner.pid, owner.started) else None
     age = (at or now()) - owner.beat_at
     return owner if age < timedelta(seconds=DEAD_AFTER) else None
 

@@ -7,9 +7,8 @@ what is still open is found open by the next tick.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from time import monotonic
@@ -17,53 +16,21 @@ from time import monotonic
 import structlog
 
 from config.settings import Pipeline
-from daemon.ledger import Ledger, Standing, Work
+from daemon import retry
+from daemon.decide import Decider
+from daemon.doors import Doors
+from daemon.ledger import Ledger
+from daemon.level import Leveller
+from daemon.moment import Waiting, not_now
+from daemon.reading import Standing, Work
 from daemon.store import NotOwner, now
-from handlers import judge, rows, train
-from handlers.account import account, divisible, familiar, first, skipped, unread
-from handlers.deploy import deploy
-from handlers.endpoint import Endpoint
-from handlers.evidence import read_proof
-from handlers.facts import (
-    Cursor,
-    Decision,
-    Delta,
-    Fate,
-    GiveUp,
-    Kind,
-    Learnt,
-    Model,
-    Progress,
-    Record,
-    RetraindError,
-    State,
-    TryLater,
-    Unreadable,
-    Verdict,
-)
-from handlers.registry import PROOF, SCORER, Registry
-from handlers.scorer import BadInput, Scorer
-from handlers.table import Table
-
-FIRST_DELAY, LONGEST_DELAY = 5.0, 300.0
-UNFORESEEN_ATTEMPTS, UNREADABLE_ATTEMPTS = 3, 6
+from daemon.telling import Telling
+from handlers import cut
+from handlers.account import left_out
+from handlers.facts import Changes, Delta, GiveUp, Progress, Record, TryLater, Unreadable
+from handlers.scorer import BadInput
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Doors:
-    """The outside systems of one pipeline."""
-
-    table: Table
-    registry: Registry
-    endpoint: Endpoint
-
-
-def delay(attempts: int, jitter: float) -> float:
-    """Give the seconds until the next attempt: doubling, capped, spread by `jitter` in 0..1."""
-    longest: float = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(attempts, 16))
-    return longest * (0.5 + 0.5 * jitter)
 
 
 class Reconciler:
@@ -75,39 +42,49 @@ class Reconciler:
     ) -> None:  # fmt: skip
         self.name = name
         self._pipeline = pipeline
+        self._policy = pipeline.delta
         self._table = doors.table
         self._registry = doors.registry
-        self._endpoint = doors.endpoint
         self._ledger = ledger
-        self._models = models
-        self._progress = progress
         self._clock = clock
+        self._telling = Telling(name, ledger)
+        self._leveller = Leveller(name, pipeline, doors, ledger, models, self._telling)
+        self._decider = Decider(name, pipeline, doors, ledger, models, progress, clock)
         self._registry_asked = False
-        self._deeds = 0
-        self._troubles: dict[str, str] = {}
+        self._measured: tuple[str, Changes] | None = None
 
-    def tick(self) -> None:
-        """Close both gaps as far as they close now; trouble on one side leaves the other be."""
-        began, self._deeds = monotonic(), 0
-        with self._outages("endpoint"):
+    def tick(self) -> int:
+        """Close both gaps as far as they close now; trouble on one side leaves the other be.
+
+        Gives how much was done; after 0 a second tick would find nothing to do, either.
+        """
+        began, self._telling.deeds = monotonic(), 0
+        with self._telling.outages("endpoint"):
             self.level()
-        with self._outages("table"):
+        with self._telling.outages("table"):
             self.advance()
-        with self._outages("endpoint"):
+        with self._telling.outages("endpoint"):
             self.level()
+        with self._telling.outages("alias"):
+            self._leveller.point()
+        with self._telling.outages("pins"):
+            self._leveller.pin()
         # A look that finds nothing new is told only to those who ask for every tick.
-        tell = log.info if self._deeds else log.debug
+        tell = log.info if self._telling.deeds else log.debug
         tell(
-            "tick", deeds=self._deeds, troubles=len(self._troubles),
+            "tick", deeds=self._telling.deeds, troubles=len(self._telling.troubles),
             seconds=round(monotonic() - began, 3),
         )  # fmt: skip
+        return self._telling.deeds
 
     @property
     def troubled(self) -> bool:
         """Say whether something kept the last tick from closing its gaps."""
-        return bool(self._troubles) or self._ledger.pending(self.name) is not None
+        return bool(self._telling.troubles) or self._ledger.pending(self.name) is not None
 
-    # -- table against cursor ----------------------------------------------------------------
+    def level(self) -> None:
+        """Bring the endpoint to the champion."""
+        self._leveller.level()
 
     def advance(self) -> None:
         """Take up the oldest open delta, or what is new in the table, and bring it to its end."""
@@ -115,45 +92,106 @@ class Reconciler:
         record = self._attempt(work) if work else None
         if record is None:
             return
-        version = record.model.version if record.model else None
-        if version:
-            self._registry.point("challenger", version)
-        self._done()
+        self._telling.done()
         log.info(
             "delta_closed", delta=record.sequence, state=record.state.value, reason=record.reason,
-            version=version, rows=record.delta.rows,
+            version=record.model.version if record.model else None, rows=record.delta.rows,
         )  # fmt: skip
 
     def _next(self) -> Work | None:
         """Give the open delta if its time has come; where none is open, look for a new one."""
+        head = self._table.head()
         standing = self._ledger.standing(self.name)
+        # Looking goes on whatever the work waits for.
+        self._ledger.looked(self.name, head, standing.doing, standing.next_at)
         if work := self._ledger.pending(self.name):
-            due = work.next_try_at is None or work.next_try_at <= self._clock()
-            return work if due and not standing.paused else None
+            return work if self._due(work) and not standing.paused else None
         if standing.cursor is None and not self._registry_asked:
             self._restore()
-            standing = self._ledger.standing(self.name)
-        delta = self._table.since(standing.cursor)
+        standing = self._ledger.standing(self.name)
+        delta = self._table.since(standing.cursor, head)
         if delta is None:
-            self._say("level with the table", standing.cursor)
+            level = "level with the table" if head else "waits for the table's first commit"
+            self._telling.say(level)
             return None
         return self._take_up(delta, standing)
 
+    def _due(self, work: Work) -> bool:
+        """Say whether it is time; a clock that was set back must not make it wait for ever."""
+        if work.next_try_at is None:
+            return True
+        left = (work.next_try_at - self._clock()).total_seconds()
+        return not 0 < left <= retry.LONGEST_DELAY
+
     def _take_up(self, delta: Delta, standing: Standing) -> Work | None:
-        """Open the delta, or the part of it that is to be dealt with first, unless it waits."""
-        waiting = f"{len(delta.snapshots)} snapshot(s) with {delta.rows} rows wait"
-        least = self._pipeline.delta.min_rows
+        """Open the part of the delta that is to be dealt with first, unless it has to wait."""
         if standing.paused:
-            self._say(f"paused ({standing.paused}); {waiting}", delta.cursor)
+            self._telling.say(f"paused ({standing.paused}); {_told(delta)}")
             return None
-        if (known := familiar(delta, self._ledger.trained(self.name))) is not delta:
-            return self._open(known)
-        if standing.one_by_one_until in {snapshot.id for snapshot in delta.snapshots}:
-            return self._open(first(delta))
-        if delta.brings_rows and delta.exact and delta.rows < least:
-            self._say(f"{waiting} for min_rows: {least}", delta.cursor)
+        dealt = self._ledger.dealt(self.name)
+        if passed := cut.turn(delta) or cut.familiar(delta, dealt):
+            return self._open(passed)
+        one_by_one = standing.one_by_one_until in {snapshot.id for snapshot in delta.snapshots}
+        piece = self._piece(cut.unfamiliar(delta, dealt), one_by_one=one_by_one)
+        passing = cut.passing(delta, piece, standing.passed_id)
+        chosen = cut.plan(piece, standing.cursor, self._policy, passing)
+        if isinstance(chosen, cut.Halt):
+            self._halt(chosen)
             return None
-        return self._open(delta)
+        alone = one_by_one or chosen.end_id != delta.end_id  # it cannot grow any more
+        chosen = self._measure(chosen)
+        if chosen.brings_rows and self._waits(chosen, standing, alone=alone):
+            return None
+        return self._open(chosen)
+
+    def _piece(self, delta: Delta, *, one_by_one: bool) -> Delta:
+        if one_by_one:
+            return cut.first(delta)
+        if self._policy.coalesce == "each" and delta.start_id is not None:
+            return cut.first(delta, self._policy.min_rows)
+        return delta
+
+    def _halt(self, halt: cut.Halt) -> None:
+        self._ledger.halt(self.name, halt.reason, halt.at)
+        self._telling.say(f"halted: {halt.reason}; `retraind resume` lets it pass")
+        log.error("halted", reason=halt.reason, head=halt.at)
+
+    def _measure(self, delta: Delta) -> Delta:
+        """Count what rewrites really changed, where the snapshots' own counts cannot tell."""
+        if delta.whole or delta.way == "appended":
+            return delta
+        if delta.brings_rows:
+            try:
+                delta = replace(delta, changes=self._changes(delta))
+            except (GiveUp, Unreadable):
+                return delta  # opened as it is, so that its attempts are counted
+        if self._policy.forget == "full" and delta.removed:
+            return replace(delta, way="whole")
+        return delta
+
+    def _changes(self, delta: Delta) -> Changes:
+        if self._measured is None or self._measured[0] != delta.key:
+            columns = self._decider.columns(delta)
+            self._measured = delta.key, self._table.measure(delta, columns.to_read)
+        return self._measured[1]
+
+    def _waits(self, delta: Delta, standing: Standing, *, alone: bool) -> bool:
+        """Say whether the delta has to wait, and tell why and until when."""
+        moment = self._clock()
+        waiting = Waiting(
+            snapshots=len(delta.snapshots),
+            rows=delta.rows,
+            seen_at=standing.waits_since or moment,
+            moved_at=standing.moved_at or moment,
+            trained_at=self._ledger.trained_at(self.name),
+        )
+        policy = self._policy
+        if alone or not delta.exact:
+            policy = policy.model_copy(update={"min_rows": 0})
+        wait = not_now(waiting, policy, moment)
+        if wait is not None:
+            self._telling.say(wait.reason, next_at=wait.next_at)
+        return wait is not None
 
     def _restore(self) -> None:
         """Rebuild a ledger that was lost (or never was) from what MLflow keeps."""
@@ -166,255 +204,65 @@ class Reconciler:
         self._registry_asked = True
 
     def _open(self, delta: Delta) -> Work:
+        told = [text for text in (delta.note, self._table.evolution(delta).sentence) if text]
+        delta = replace(delta, note="; ".join(told))
         work = self._ledger.open(self.name, delta)
-        self._say(f"delta {work.sequence}", delta.cursor)
+        self._telling.say(f"delta {work.sequence}")
         log.info(
             "delta_opened", delta=work.sequence, rows=delta.rows, snapshots=len(delta.snapshots),
-            start=delta.start_id, end=delta.end_id, note=delta.note,
+            start=delta.start_id, end=delta.end_id, way=delta.way, note=delta.note,
         )  # fmt: skip
-        if count := unread(delta):
-            log.warning("rows_not_read", delta=work.sequence, rows=count)
+        if count := left_out(delta):
+            log.warning("rows_left_out", delta=work.sequence, rows=count)
+        if delta.removed:
+            log.warning("rows_removed", delta=work.sequence, rows=delta.removed)
         return work
 
     def _attempt(self, work: Work) -> Record | None:
         """Try to close a delta: the one place where exceptions become outcomes."""
+        self._ledger.beat()  # what could not be written down is not begun
         try:
-            try:
-                record = self._decide(work)
-            except (GiveUp, BadInput) as fault:
-                record = self._give_up(work, str(fault))
-            self._ledger.settle(record)
+            return self._settled(work, self._decider.decide)
         except NotOwner:
             raise
-        except Unreadable as damage:
-            return self._suspect(work, str(damage), UNREADABLE_ATTEMPTS)
-        except TryLater as outage:
-            self._postpone(work, str(outage))
-            return None
+        except (GiveUp, BadInput) as fault:
+            return self._end(work, fault)
         except Exception as error:  # a fault of ours must not stall the table for ever
-            log.exception("unforeseen", delta=work.sequence)
-            text = f"{type(error).__name__}: {error}"
-            return self._suspect(work, text, UNFORESEEN_ATTEMPTS)
-        return record
-
-    def _decide(self, work: Work) -> Record:
-        """Read, train, judge and record: the evidence is complete before the ledger moves."""
-        if done := self._done_before(work):
-            return done
-        delta = work.delta
-        if work.retry_of is None and not self._table.contains(delta.end_id):
-            return self._keep(work, State.ABANDONED, f"snapshot {delta.end_id} left the history")
-        if not delta.brings_rows:
-            return self._keep(work, State.SKIPPED, skipped(delta))
-        if work.retry_of is None and self._is_familiar(delta):
-            return self._keep(work, State.SKIPPED, "skipped: these rows were trained on before")
-        champion = self._champion()
-        champions = champion.scorer.columns if champion else []
-        columns = rows.choose(self._table.schema(delta), self._pipeline, champions)
-        material = train.STRATEGIES[self._pipeline.train.strategy](
-            delta, lambda wanted: self._read(wanted, columns), columns, self._pipeline
-        )
-        challenger = train.train(
-            material.train, columns, self._pipeline.task, self._pipeline.train, self._progress
-        )
-        self._step("judging")
-        verdict = judge.judge(
-            self._pipeline, challenger, champion, material.train, material.held_out
-        )
-        return self._keep_verdict(work, material, challenger, verdict)
-
-    def _is_familiar(self, delta: Delta) -> bool:
-        appended = {s.id for s in delta.snapshots if s.kind is Kind.APPEND}
-        return delta.start_id is not None and appended <= self._ledger.trained(self.name)
-
-    def _done_before(self, work: Work) -> Record | None:
-        """Find the work of an attempt that was killed after its evidence was complete."""
-        found = self._registry.find(work.key)
-        if found is None:
+            jitter = random.random()  # noqa: S311 (no secret)
+            seconds = retry.wait(error, work.attempts, work.faults, jitter)
+            if not isinstance(error, TryLater):
+                log.exception("unforeseen", delta=work.sequence)
+            if seconds is None:
+                return self._end(work, error)
+            self._postpone(work, error, seconds)
             return None
-        champion = self._ledger.champion(self.name)
-        serving = champion.model.version if champion else None
-        stale = found.verdict is not None and found.verdict.against != serving
-        return None if stale else found
 
-    def _champion(self) -> judge.Champion | None:
-        champion = self._ledger.champion(self.name)
-        if champion is None:
-            return None
-        self._comparable(champion.model)
-        folder = self._registry.fetch(champion.model, self._models)
-        return judge.Champion(champion.model.version, Scorer.load(folder / SCORER))
-
-    def _comparable(self, model: Model) -> None:
-        """Refuse a comparison on rows that the champion may have trained on."""
-        record = self._ledger.made(self.name, model.version)
-        learnt = record.learnt if record else None
-        wanted = self._pipeline.train
-        mine = self._pipeline
-        if learnt and (learnt.label, learnt.task) != (mine.label, mine.task):
-            raise TryLater(
-                f"Champion {model.version} predicts {learnt.label!r} ({learnt.task}), the "
-                f"configuration asks for {mine.label!r} ({mine.task}).",
-                "Restore `label` and `task`, or start a pipeline under a new name.",
-            )
-        now = (mine.row_key, wanted.salt, wanted.holdout)
-        if learnt and (learnt.row_key, learnt.salt, learnt.holdout) != now:
-            raise TryLater(
-                f"Champion {model.version} was trained with row_key {list(learnt.row_key)}, salt "
-                f"{learnt.salt!r} and holdout {learnt.holdout}; with other ones it would be "
-                f"judged on rows that it has learnt.",
-                "Restore them, or start a pipeline under a new name.",
-            )
-
-    def _read(self, delta: Delta, columns: rows.Columns) -> rows.Table:
-        self._step("reading")
-        return self._table.read(delta, columns.to_read)
-
-    def _keep_verdict(
-        self, work: Work, material: train.Material, challenger: Scorer, verdict: Verdict
-    ) -> Record:
-        settings = self._pipeline.train
-        learnt = Learnt(
-            strategy=settings.strategy,
-            parameters=train.parameters(self._pipeline.task, len(challenger.classes), settings)
-            | {"rounds": settings.rounds},
-            features=tuple(challenger.columns),
-            train_rows=len(material.train.rows),
-            held_out_rows=len(material.held_out.rows),
-            unlabelled_rows=material.unlabelled,
-            holdout=settings.holdout,
-            salt=settings.salt,
-            row_key=self._pipeline.row_key,
-            label=self._pipeline.label,
-            task=self._pipeline.task,
-        )
-        promoted = verdict.decision is Decision.PROMOTE
-        record = self._record(
-            work, State.PROMOTED if promoted else State.KEPT, verdict.sentence, "trained"
-        )
-        self._step("recording")
-        sample = material.held_out.rows.head(self._pipeline.endpoint.verify_rows)
-        self._ledger.beat()  # who lost the state must not touch the evidence of its successor
-        return self._registry.record(
-            replace(record, learnt=learnt, verdict=verdict), challenger, sample
-        )
-
-    def _give_up(self, work: Work, fault: str) -> Record:
-        """Park the delta, or first take it apart, so that good snapshots beside bad ones count."""
-        if divisible(work.delta):
-            reason = f"split: its snapshots are taken one by one, because: {fault}"
-            return self._keep(work, State.SPLIT, reason)
-        return self._keep(work, State.PARKED, f"parked: {fault}")
-
-    def _keep(self, work: Work, state: State, reason: str) -> Record:
-        outcome: Fate = "parked" if state is State.PARKED else "skipped"
-        record = self._record(work, state, reason, outcome)
-        self._ledger.beat()
-        return self._registry.record(record, None, None)
-
-    def _record(self, work: Work, state: State, reason: str, outcome: Fate) -> Record:
-        note = f"{work.delta.note}; " if work.delta.note and state is not State.SKIPPED else ""
-        return Record(
-            pipeline=self.name,
-            sequence=work.sequence,
-            delta=work.delta,
-            state=state,
-            reason=note + reason,
-            opened_at=work.opened_at,
-            closed_at=self._clock(),
-            snapshots=account(work.delta, outcome, reason),
-            retry_of=work.retry_of,
-        )
-
-    def _suspect(self, work: Work, text: str, attempts: int) -> Record | None:
-        """Give what may be a lasting fault some attempts, then park the delta: others go on."""
-        if work.faults + 1 < attempts:
-            self._postpone(work, text, fault=True)
-            return None
-        record = self._give_up(work, f"{text} ({attempts} attempts)")
+    def _settled(self, work: Work, decide: Callable[[Work], Record]) -> Record:
+        record = decide(work)
+        if record.model:  # before it is settled: after a crash in between it is done again
+            self._registry.point("challenger", record.model.version)
         self._ledger.settle(record)
         return record
 
-    def _postpone(self, work: Work, trouble: str, *, fault: bool = False) -> None:
-        seconds = delay(work.attempts, random.random())  # noqa: S311 (jitter, no secret)
+    def _end(self, work: Work, fault: Exception) -> Record | None:
+        """Give the delta up; where not even that can be recorded now, later."""
+        try:
+            return self._settled(work, lambda work: self._decider.give_up(work, fault))
+        except TryLater as outage:
+            self._postpone(work, outage, retry.delay(work.attempts, 1.0))
+            return None
+
+    def _postpone(self, work: Work, trouble: Exception, seconds: float) -> None:
+        fault, told = retry.limit(trouble) is not None, retry.words(trouble)
         until = self._clock() + timedelta(seconds=seconds)
-        self._ledger.postpone(work, trouble, until, fault=fault)
-        self._say(f"delta {work.sequence} is tried again at {until:%H:%M:%S}: {trouble}")
+        self._ledger.postpone(work, told, until, fault=fault)
+        again = f"delta {work.sequence} is tried again at {until:%H:%M:%S}: {told}"
+        self._telling.say(again, next_at=until)
         log.warning(
             "delta_postponed", delta=work.sequence, attempt=work.attempts + 1,
-            seconds=round(seconds, 1), trouble=trouble,
+            seconds=round(seconds, 1), trouble=told,
         )  # fmt: skip
 
-    # -- endpoint against champion -----------------------------------------------------------
 
-    def level(self) -> None:
-        """Bring the endpoint to the champion, proven; a model that fails its proof is refused."""
-        champion = self._ledger.champion(self.name)
-        if champion is None:
-            self._withdraw()
-            return
-        if self._is_level(champion.model):
-            return
-        model = champion.model
-        self._say(f"deploying version {model.version}")
-        folder = self._registry.fetch(model, self._models)
-        self._registry.point("champion", model.version)
-        sample, expected = read_proof(folder / PROOF)
-        self._ledger.beat()
-        try:
-            sentence = deploy(self._endpoint, model, folder / SCORER, sample, expected)
-        except GiveUp as fault:
-            self._refuse(model, str(fault))
-            return
-        self._ledger.deployed(self.name, model.version, sentence)
-        self._done()
-        log.info("deployed", version=model.version, proof=sentence, where=self._endpoint.where)
-
-    def _is_level(self, model: Model) -> bool:
-        """Ask the endpoint; a deployment that was killed before its proof is not level."""
-        proven = self._ledger.proven(self.name)
-        return self._endpoint.serving() == model.version and proven == model.version
-
-    def _refuse(self, model: Model, fault: str) -> None:
-        successor = self._ledger.refuse(self.name, model, fault)
-        log.error(
-            "deployment_refused", version=model.version, reason=fault,
-            fallback=successor.version if successor else None,
-        )  # fmt: skip
-        self.level()
-
-    def _withdraw(self) -> None:
-        """Serve nothing rather than a model that was refused."""
-        if self._ledger.withdrawn(self.name) and self._endpoint.serving():
-            self._endpoint.stop()
-            log.warning("endpoint_withdrawn", where=self._endpoint.where)
-
-    # -- telling -----------------------------------------------------------------------------
-
-    def _done(self) -> None:
-        self._deeds += 1
-        self._say("idle")
-
-    def _step(self, step: str) -> None:
-        self._progress(step, 0, 1)
-
-    def _say(self, doing: str, head: Cursor | None = None) -> None:
-        """Tell what is done or waited for, and the trouble that goes on beside it."""
-        self._ledger.looked(self.name, head, "; ".join([doing, *self._troubles.values()]))
-
-    @contextmanager
-    def _outages(self, side: str) -> Iterator[None]:
-        """Tell trouble once when it begins and once when it ends; the next tick tries again."""
-        try:
-            yield
-        except NotOwner:
-            raise
-        except Exception as error:  # one side's trouble, foreseen or not, leaves the other be
-            if self._troubles.get(side) != str(error):
-                self._troubles[side] = str(error)
-                self._say("waiting")
-                unforeseen = not isinstance(error, RetraindError)
-                log.warning("waiting", side=side, trouble=str(error), exc_info=unforeseen)
-        else:
-            if self._troubles.pop(side, None):
-                log.info("recovered", side=side)
+def _told(delta: Delta) -> str:
+    return f"{len(delta.snapshots)} snapshot(s) with {delta.rows} rows wait"

@@ -8,7 +8,12 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-STYLES = {"promoted": "green", "kept": "cyan", "parked": "red", "split": "yellow"}
+STYLES = {
+    "promoted": "green", "kept": "cyan", "parked": "red", "split": "yellow",
+    "trained": "green", "coalesced": "green", "quarantined": "red", "lost": "red",
+    "unaccounted": "red", "waiting": "yellow",
+}  # fmt: skip
+UNPRINTABLE = "\N{REPLACEMENT CHARACTER}"
 
 
 def status_text(view: dict[str, Any]) -> RenderableType:
@@ -47,17 +52,17 @@ def _lines(item: dict[str, Any]) -> list[tuple[str, str]]:
         ("endpoint", item["endpoint"]),
     ]
     if item["paused"] is not None:
-        lines.append(("paused", item["paused"]))
+        hint = "; `retraind resume` lets it pass" if item["halted"] else ""
+        lines.append(("paused", item["paused"] + hint))
     if work and work["trouble"]:
         lines.append(("trouble", f"{work['trouble']} (attempt {work['attempts']})"))
-    if item["unread_rows"]:
-        rows = (
-            f"up to {item['unread_rows']:,} rows came by overwrite or merge and were not trained on"
-        )
-        lines.append(("unread", rows))
-    if item["parked"]:
-        parked = ", ".join(map(str, item["parked"]))
-        lines.append(("parked", f"delta {parked}; `retraind retry` takes them up again"))
+    if champion:
+        lines += [("doubt", doubt) for doubt in champion["doubts"]]
+    if item["pins"]:
+        lines.append(("pins", item["pins"]))
+    lines += [
+        ("parked", f"delta {p['delta']}, {p['rows']:,} rows: {p['reason']}") for p in item["parked"]
+    ]
     return lines
 
 
@@ -77,11 +82,33 @@ def history_text(decisions: list[dict[str, Any]]) -> RenderableType:
     return table
 
 
-def _plain(text: str) -> Text:
-    """Draw a text as it is; escape sequences in it must not command the terminal."""
-    return Text(
-        "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+def account_text(view: dict[str, Any]) -> RenderableType:
+    """Draw what became of every snapshot, the totals, and whether they add up."""
+    table = Table(box=None, pad_edge=False, header_style="bright_black")
+    for name in ("committed (UTC)", "snapshot", "operation", "rows", "state", "delta", "why"):
+        table.add_column(name, justify="right" if name in ("rows", "delta") else "left")
+    for item in [*view["snapshots"], *view["elsewhere"]]:
+        table.add_row(
+            _when(item["committed_at"]), str(item["id"]), _plain(item["operation"]),
+            f"{item['rows']:,}",
+            Text(item["state"], style=STYLES.get(item["state"], "")), str(item["delta"] or ""),
+            _plain(item["reason"]),
+        )  # fmt: skip
+    told = ", ".join(
+        f"{of['snapshots']} {state} ({of['rows']:,} rows)" for state, of in view["totals"].items()
     )
+    sum_ = f"{len(view['snapshots'])} snapshot(s) in the branch's history: {told or 'none'}."
+    end = "They add up." if view["adds_up"] else "They do not add up: some are unaccounted for."
+    return Group(Text(f"{view['pipeline']}", style="bold"), table, Text(f"\n{sum_} {end}"))
+
+
+def _plain(text: str) -> Text:
+    """Draw a text as it is; escape sequences in it must not command the terminal.
+
+    A tab becomes a blank: a table reserves no room for it, and would cut off what follows.
+    """
+    shown = (c if c.isprintable() or c == "\n" else UNPRINTABLE for c in text.replace("\t", " "))
+    return Text("".join(shown))
 
 
 def _when(iso: str) -> str:

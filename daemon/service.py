@@ -217,11 +217,12 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def once(clockworks: Mapping[str, Clockwork]) -> Sequence[str]:
-    """Tick every pipeline once; gives the names of those that did not get through."""
+    """Tick every pipeline until it is level; gives the names of those that did not get through."""
     failed = []
     for name, clockwork in clockworks.items():
         with structlog.contextvars.bound_contextvars(pipeline=name, tick=secrets.token_hex(4)):
-            clockwork.reconciler.tick()
+            while clockwork.reconciler.tick():
+                pass
         if clockwork.reconciler.troubled:
             failed.append(name)
     return failed

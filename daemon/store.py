@@ -54,7 +54,27 @@ CREATE TABLE owner (
     pid INTEGER NOT NULL, started REAL NOT NULL, url TEXT NOT NULL, beat_at TEXT NOT NULL
 );
 """
-VERSION = 1
+MIGRATIONS = (
+    SCHEMA,
+    """
+ALTER TABLE pipelines ADD COLUMN moved_at TEXT;
+ALTER TABLE pipelines ADD COLUMN waits_since TEXT;
+ALTER TABLE pipelines ADD COLUMN next_at TEXT;
+ALTER TABLE pipelines ADD COLUMN halted_id INTEGER;
+ALTER TABLE pipelines ADD COLUMN passed_id INTEGER;
+ALTER TABLE pipelines ADD COLUMN pins TEXT NOT NULL DEFAULT '';
+ALTER TABLE deltas ADD COLUMN wish TEXT NOT NULL DEFAULT '';
+ALTER TABLE deltas ADD COLUMN wisher TEXT NOT NULL DEFAULT '';
+ALTER TABLE deltas ADD COLUMN removed INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE snapshots ADD COLUMN undone TEXT;
+ALTER TABLE snapshots ADD COLUMN undone_in INTEGER;
+UPDATE snapshots SET state = 'quarantined' WHERE state = 'parked';
+UPDATE snapshots SET state = 'rewritten' WHERE state = 'unread'
+""",
+)
+"""What brings a file from each format to the next; the first makes it."""
+VERSION = len(MIGRATIONS)
+MOVE_AWAY = "Stop the daemon and move the file away; it is rebuilt from MLflow."
 
 
 class NotOwner(Exception):
@@ -83,22 +103,26 @@ class Store:
 
     def __init__(self, path: Path, *, clock: Callable[[], datetime] = now) -> None:
         self.path = path
-        self._clock = clock
+        self.clock = clock
         self._lock = RLock()
         self._token: str | None = None
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
             self._db.row_factory = sqlite3.Row
+            self._db.text_factory = bytes.decode  # whose error tells damage from an outage
             self._db.execute("PRAGMA busy_timeout = 10000")
             self._db.execute("PRAGMA journal_mode = DELETE")
             self._db.execute("PRAGMA synchronous = FULL")
             self._db.execute("PRAGMA foreign_keys = ON")
             self._migrate()
-        except (OSError, sqlite3.Error) as error:
+        except (OSError, sqlite3.Error, UnicodeError) as error:
+            outage = isinstance(error, OSError | sqlite3.OperationalError)
             raise GiveUp(
                 f"The ledger {path} cannot be opened: {error}.",
-                "Give this user write permission there, or set `state_dir` elsewhere.",
+                "Give this user write permission there, or set `state_dir` elsewhere."
+                if outage
+                else MOVE_AWAY,
             ) from error
 
     def close(self) -> None:
@@ -155,12 +179,13 @@ class Store:
                 f"The ledger {self.path} has format {found}, newer than this program's {VERSION}.",
                 "Use the newer retraind that wrote it.",
             )
-        if found == 0:
+        if found < VERSION:
             with self.write(owned=False) as db:
-                if db.execute("PRAGMA user_version").fetchone()[0] == 0:  # else another was faster
-                    for statement in SCHEMA.split(";"):
+                found = db.execute("PRAGMA user_version").fetchone()[0]  # another may be faster
+                for migration in MIGRATIONS[found:]:
+                    for statement in migration.split(";"):
                         db.execute(statement)
-                    db.execute(f"PRAGMA user_version = {VERSION}")
+                db.execute(f"PRAGMA user_version = {VERSION}")
 
     @contextmanager
     def write(self, *, owned: bool = True) -> Iterator[sqlite3.Connection]:
@@ -186,6 +211,16 @@ class Store:
                 f"The ledger {self.path} could not be {verb}: {error}.",
                 "Look for a full disk or a lock held by another program.",
             ) from error
+        except sqlite3.DatabaseError as error:
+            if isinstance(error, sqlite3.IntegrityError | sqlite3.ProgrammingError):
+                raise  # a fault of ours, not of the file
+            raise self._damaged(error) from error
+        except UnicodeDecodeError as error:
+            raise self._damaged(error) from error
+
+    def _damaged(self, error: Exception) -> TryLater:
+        """Tell that the file holds what was never written."""
+        return TryLater(f"The ledger {self.path} is damaged: {_first_line(error)}.", MOVE_AWAY)
 
     def _prove_ownership(self) -> None:
         row = self._db.execute("SELECT token, host, pid FROM owner").fetchone()
@@ -209,7 +244,11 @@ class Store:
 
     def now(self) -> str:
         """Give the time as the file keeps it."""
-        return self._clock().isoformat()
+        return self.clock().isoformat()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def to_time(text: str) -> datetime:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from config.settings import Settings
@@ -44,13 +45,17 @@ def pipeline(settings: Settings, ledger: Ledger, name: str) -> View:
         "cursor": standing.cursor.snapshot_id if standing.cursor else None,
         "head": standing.head_id,
         "doing": standing.doing or "not looked yet",
+        "next_at": standing.next_at.isoformat() if standing.next_at else None,
         "paused": standing.paused,
+        "halted": standing.halted_id is not None,
+        "pins": standing.pins,
         "champion": {
             "version": champion.model.version,
             "run_id": champion.model.run_id,
             "since": champion.since.isoformat(),
             "how": champion.how,
             "reason": champion.reason,
+            "doubts": doubts(ledger, name, champion.model.version),
         }
         if champion
         else None,
@@ -65,10 +70,35 @@ def pipeline(settings: Settings, ledger: Ledger, name: str) -> View:
         }
         if work
         else None,
-        "parked": [record.sequence for record in parked],
-        "unread_rows": ledger.unread(name),
+        "parked": [
+            {
+                "delta": record.sequence,
+                "rows": record.delta.rows,
+                "reason": record.reason,
+                "breaches": [asdict(breach) for breach in record.breaches],
+            }
+            for record in parked
+        ],
         "last": decision(last[0]) if last else None,
     }
+
+
+def doubts(ledger: Ledger, name: str, version: str) -> list[str]:
+    """Say what happened since to the rows that a model learnt from."""
+    record = ledger.made(name, version)
+    if record is None:
+        return []
+    found, told = ledger.doubts(record), []
+    if found.undone_snapshots:
+        told.append(
+            f"up to {found.undone_rows:,} rows it learnt from, in {found.undone_snapshots} "
+            f"snapshot(s), were rolled back"
+        )
+    if found.removed_rows:
+        told.append(
+            f"{found.removed_rows:,} rows were deleted since; it may have learnt from some of them"
+        )
+    return told
 
 
 def decision(record: Record) -> View:
@@ -84,11 +114,14 @@ def decision(record: Record) -> View:
         "snapshot_from": record.delta.start_id,
         "snapshot_to": record.delta.end_id,
         "snapshots": [
-            {"id": s.snapshot_id, "kind": s.kind.value, "rows": s.added, "state": s.state,
+            {"id": s.snapshot_id, "kind": s.kind.value, "rows": s.added, "state": s.state.value,
              "reason": s.reason}
             for s in record.snapshots
         ],
         "rows": record.delta.rows,
+        "read": "whole" if record.delta.whole else record.delta.way,
+        "removed_rows": record.delta.removed,
+        "breaches": [asdict(breach) for breach in record.breaches],
         "version": record.model.version if record.model else None,
         "run_id": record.model.run_id if record.model else None,
         "against": verdict.against if verdict else None,

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import replace
-
 from handlers.facts import Delta, Fate, Kind, Snapshot, SnapshotRecord
 
 WHY_NOT_NEW = {
     Kind.EMPTY: "changes no rows",
     Kind.COMPACTION: "rewrites files, brings no new rows",
-    Kind.DELETE: "removes rows, brings no new ones",
 }
 
 
 def account(delta: Delta, outcome: Fate, reason: str) -> tuple[SnapshotRecord, ...]:
-    """Say for each snapshot what became of it; `outcome` is what became of the appended rows."""
+    """Say for each snapshot what became of it; `outcome` is what became of the delta's rows."""
     return tuple(_account(delta, snapshot, outcome, reason) for snapshot in delta.snapshots)
 
 
@@ -27,22 +23,34 @@ def _account(delta: Delta, snapshot: Snapshot, outcome: Fate, reason: str) -> Sn
 
 
 def _fate(delta: Delta, snapshot: Snapshot, outcome: Fate, reason: str) -> tuple[Fate, str]:
-    if delta.start_id is None or snapshot.kind is Kind.APPEND:
+    if snapshot.kind in WHY_NOT_NEW:
+        return Fate.SKIPPED, WHY_NOT_NEW[snapshot.kind]
+    whole_state = delta.start_id is None and snapshot.kind is Kind.REWRITE
+    if snapshot.kind is Kind.APPEND or whole_state:
         return outcome, reason
-    if snapshot.kind is Kind.REWRITE:
-        return "unread", (
-            f"up to {snapshot.added} rows came by {snapshot.operation}, which an incremental read "
-            f"leaves out; they were not trained on"
-        )
-    return "skipped", WHY_NOT_NEW[snapshot.kind]
+    if outcome in {Fate.QUARANTINED, Fate.LOST}:
+        return outcome, reason
+    return Fate.REWRITTEN, _rewritten(delta, snapshot, outcome)
 
 
-def unread(delta: Delta) -> int:
-    """Count the rows that were added in a way that the delta's read leaves out.
+def _rewritten(delta: Delta, snapshot: Snapshot, outcome: Fate) -> str:
+    """Say how the policy dealt with a snapshot that rewrote or deleted rows."""
+    wrote = f"{snapshot.operation}: {snapshot.added} rows written, {snapshot.removed} taken away"
+    if delta.way in {"apart", "appended"}:
+        return f"{wrote}; not trained on (rewrites: skip)" if snapshot.added else wrote
+    if outcome is not Fate.TRAINED:
+        return wrote
+    if delta.way == "whole":
+        return f"{wrote}; trained on the table as it stood after it"
+    return f"{wrote}; trained on the {delta.rows} rows of the delta that really are new"
+
+
+def left_out(delta: Delta) -> int:
+    """Count the rows that rewrites wrote and that the way of reading leaves out.
 
     An upper bound: rows that a rewrite only carried over are among them.
     """
-    if delta.start_id is None:
+    if delta.whole or delta.way == "changed":
         return 0
     return sum(s.added for s in delta.snapshots if s.kind is Kind.REWRITE)
 
@@ -50,37 +58,10 @@ def unread(delta: Delta) -> int:
 def skipped(delta: Delta) -> str:
     """Say in a sentence why a delta without rows to read is skipped."""
     told = [delta.note] if delta.note else []
-    if count := unread(delta):
-        told.append(f"up to {count} rows added by overwrite or merge were not read")
+    if count := left_out(delta):
+        told.append(f"up to {count} rows written by overwrite or merge were left out")
+    if delta.removed:
+        told.append(f"{delta.removed} rows were taken away")
     kinds = sorted({s.kind.value for s in delta.snapshots})
-    told.append(f"nothing appended ({', '.join(kinds) or 'no snapshots'})")
+    told.append(f"no new rows ({', '.join(kinds) or 'no snapshots'})")
     return "skipped: " + "; ".join(told)
-
-
-def familiar(delta: Delta, trained: Collection[int]) -> Delta:
-    """Cut the delta before its first rows that were not trained on yet.
-
-    Where those are the first rows of all, it comes back whole. Otherwise what comes back holds
-    nothing new: the history was rolled back and forth again.
-    """
-    if delta.start_id is None:
-        return delta
-    appended = [s.kind is Kind.APPEND for s in delta.snapshots]
-    new = [seen and s.id not in trained for seen, s in zip(appended, delta.snapshots, strict=True)]
-    end = new.index(True) if any(new) else len(new)
-    if not any(appended[:end]):
-        return delta
-    return replace(delta, end_id=delta.snapshots[end - 1].id, snapshots=delta.snapshots[:end])
-
-
-def divisible(delta: Delta) -> bool:
-    """Say whether the delta can be taken in smaller pieces."""
-    return first(delta).end_id != delta.end_id
-
-
-def first(delta: Delta) -> Delta:
-    """Cut the delta behind its first snapshot that brings rows."""
-    for position, snapshot in enumerate(delta.snapshots, start=1):
-        if snapshot.kind is Kind.APPEND or (delta.start_id is None and snapshot.added):
-            return replace(delta, end_id=snapshot.id, snapshots=delta.snapshots[:position])
-    return delta

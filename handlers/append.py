@@ -14,11 +14,10 @@ import pyarrow.csv
 import pyarrow.parquet
 
 from handlers.facts import GiveUp
+from handlers.spark import Sessions, thrown
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession
-
-    from handlers.spark import Sessions
 
 Mode = Literal["append", "overwrite", "merge"]
 
@@ -132,8 +131,7 @@ def _refusals(table: str) -> Iterator[None]:
     try:
         yield
     except (PySparkException, Py4JError) as error:
-        first = str(getattr(error, "java_exception", error)).strip().splitlines()[0]
         raise GiveUp(
-            f"The batch could not be committed to {table}: {first}",
+            f"The batch could not be committed to {table}: {thrown(error)}.",
             "Check the table's name, the catalog and the batch's columns.",
         ) from error

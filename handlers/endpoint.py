@@ -161,6 +161,8 @@ class LocalEndpoint:
         if self._child and self._child.poll() is None:
             end(psutil.Process(self._child.pid))  # It did not get as far as to listen.
             self._child.wait()
+        for torn in self._home.glob(f".{LICENCE}.*"):  # by a write that was killed
+            torn.unlink(missing_ok=True)
         # Last, because without it a `stop` that was killed could never be finished.
         (self._home / LICENCE).unlink(missing_ok=True)
 

@@ -41,7 +41,8 @@ def signature(scorer: Scorer) -> ModelSignature:
 
 def write_proof(scorer: Scorer, sample: pd.DataFrame, path: Path) -> None:
     """Write rows with their offline scores, one column per class or a single one."""
-    scores = scorer.score(sample).reshape(len(sample), -1)
+    scores = scorer.score(sample)
+    scores = scores if scores.ndim > 1 else scores[:, np.newaxis]
     named = {f"{SCORE}{i}": scores[:, i] for i in range(scores.shape[1])}
     sample[scorer.columns].assign(**named).to_parquet(path, index=False)
 
@@ -104,6 +105,8 @@ def tags(record: Record) -> list[RunTag]:
         "iceberg_snapshot_committed_at": last.committed_at.isoformat() if last else "",
         "iceberg_parent_id": delta.start_id or "",
         "row_count": delta.rows,
+        "retraind.read": "whole" if delta.whole else delta.way,
+        "retraind.rows_removed": delta.removed,
         "retraind.pipeline": record.pipeline,
         "retraind.sequence": record.sequence,
         "retraind.table": delta.table,

@@ -33,6 +33,10 @@ class GiveUp(RetraindError):
     """A permanent fault of this delta or this model: trying again changes nothing."""
 
 
+class Expired(GiveUp):
+    """The snapshots of a delta are not kept by the table any more; no read of it can succeed."""
+
+
 class Kind(str, Enum):
     """What a snapshot did to the rows, judged by its operation *and* its summary."""
 
@@ -63,6 +67,17 @@ class Snapshot:
         return self.count("added-records")
 
     @property
+    def source_id(self) -> int | None:
+        """The snapshot that this one was cherry-picked from: it carries the very same rows."""
+        return int(found) if (found := self.summary.get("source-snapshot-id")) else None
+
+    @property
+    def removed(self) -> int:
+        """Rows that this snapshot took away on balance, as far as its summary tells."""
+        hidden = self.count("added-position-deletes") + self.count("added-equality-deletes")
+        return max(0, self.count("deleted-records") - self.added) + hidden
+
+    @property
     def kind(self) -> Kind:
         """Classify by operation and summary: unknown operations that add rows are rewrites."""
         files = self.count("added-data-files")
@@ -84,6 +99,23 @@ class Cursor:
     snapshot_id: int
 
 
+Way = Literal["appended", "changed", "apart", "whole"]
+"""How the rows of a delta are read.
+
+`appended`: what append snapshots added, by an incremental read. `changed`: what the end state has
+and the start state has not, where a snapshot in between rewrote or deleted rows. `apart`: of these,
+what append snapshots added. `whole`: the table as it stands at the end.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What a delta changed, measured by comparing the table at its two ends."""
+
+    new: int
+    removed: int
+
+
 @dataclass(frozen=True, slots=True)
 class Delta:
     """The snapshots between two points of the log: `start_id` exclusive, `end_id` inclusive.
@@ -98,6 +130,10 @@ class Delta:
     end_id: int
     snapshots: tuple[Snapshot, ...]
     note: str = ""
+    way: Way = "appended"
+    changes: Changes | None = None
+    gone: tuple[int, ...] = ()
+    """Snapshots that were dealt with once and left the history since."""
 
     @property
     def key(self) -> str:
@@ -111,29 +147,47 @@ class Delta:
         return Cursor(self.table_uuid, self.end_id)
 
     @property
+    def whole(self) -> bool:
+        """Whether the whole table is read, not only what is new."""
+        return self.start_id is None or self.way == "whole"
+
+    @property
     def rows(self) -> int:
-        """Count the rows that reading this delta must return, from the snapshots' summaries."""
-        if self.start_id is None:
+        """Count the rows to read: exactly if `exact`, else at most so many."""
+        if self.whole:
             return self.snapshots[-1].count("total-records") if self.snapshots else 0
-        return sum(s.added for s in self.snapshots if s.kind is Kind.APPEND)
+        if self.way != "appended" and self.changes is not None:
+            return self.changes.new
+        bring = {Kind.APPEND, Kind.REWRITE} if self.way == "changed" else {Kind.APPEND}
+        return sum(s.added for s in self.snapshots if s.kind in bring)
 
     @property
     def exact(self) -> bool:
         """Whether `rows` is exact: delete files hide rows, and not every writer counts."""
-        if self.start_id is None:
+        if self.whole:
             last = self.snapshots[-1:]
             return all("total-records" in s.summary for s in last) and not any(
                 s.count("total-delete-files") for s in last
             )
+        if self.way != "appended":
+            return self.changes is not None
         appends = (s for s in self.snapshots if s.kind is Kind.APPEND)
         return all("added-records" in s.summary for s in appends)
 
     @property
     def brings_rows(self) -> bool:
         """Whether there is anything to read; a writer that does not count may leave it open."""
-        if self.start_id is None:
+        if self.whole or (self.way != "appended" and self.changes is not None):
             return bool(self.rows) or not self.exact
-        return any(s.kind is Kind.APPEND for s in self.snapshots)
+        bring = {Kind.APPEND, Kind.REWRITE} if self.way == "changed" else {Kind.APPEND}
+        return any(s.kind in bring for s in self.snapshots)
+
+    @property
+    def removed(self) -> int:
+        """Count the rows that were taken away: measured, else as the summaries tell."""
+        if self.changes is not None:
+            return self.changes.removed
+        return 0 if self.start_id is None else sum(s.removed for s in self.snapshots)
 
 
 Scores = Mapping[str, float]
@@ -179,12 +233,53 @@ class State(str, Enum):
     KEPT = "kept"
     SKIPPED = "skipped"
     PARKED = "parked"
+    DROPPED = "dropped"
     SPLIT = "split"
     ABANDONED = "abandoned"
 
 
-Fate = Literal["trained", "skipped", "unread", "parked"]
-"""What became of the rows of one snapshot; `unread` ones were added but not trained on."""
+class Fate(str, Enum):
+    """What became of one snapshot."""
+
+    TRAINED = "trained"
+    """Its rows were trained on, or held out to judge on."""
+    SKIPPED = "skipped"
+    """It brought no rows, or was left out for a reason."""
+    REWRITTEN = "rewritten"
+    """It rewrote or deleted rows, and the pipeline's policy dealt with that."""
+    QUARANTINED = "quarantined"
+    """Its delta is parked until a person decides."""
+    LOST = "lost"
+    """It was expired before it was read."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> Fate | None:
+        """Read the names that the first records used."""
+        return {"parked": cls.QUARANTINED, "unread": cls.REWRITTEN}.get(str(value))
+
+
+@dataclass(frozen=True, slots=True)
+class Breach:
+    """One rule of the data contract that rows break, with figures and up to three examples."""
+
+    rule: str
+    column: str
+    count: int
+    of: int
+    examples: tuple[str, ...]
+    sentence: str
+
+
+class BrokenContract(GiveUp):
+    """Rows break the data contract: they are quarantined until a person decides."""
+
+    def __init__(self, breaches: tuple[Breach, ...]) -> None:
+        told = "; ".join(breach.sentence for breach in breaches)
+        super().__init__(
+            f"the data contract is broken: {told}",
+            "`retraind retry --release` trains on them all the same, `retraind drop` closes it.",
+        )
+        self.breaches = breaches
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,6 +331,7 @@ class Record:
     learnt: Learnt | None = None
     verdict: Verdict | None = None
     model: Model | None = None
+    breaches: tuple[Breach, ...] = ()
 
     @property
     def key(self) -> str:

@@ -17,6 +17,8 @@ from handlers.facts import TryLater
 LICENCE, MODELS = "server.json", "models"
 STOP_WITHIN = 10.0
 """Seconds that a server may take to finish its running requests before it is killed."""
+CLOCK_TICK = 0.01
+"""Seconds: the grain in which the birth of a process is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +30,7 @@ class Licence:
     port: int
     pid: int | None = None
     created: float | None = None
+    """As `born` tells it."""
 
     @property
     def instance(self) -> str:
@@ -39,13 +42,7 @@ class Licence:
         """Give the live process that holds this licence, never another that got its pid."""
         if self.pid is None or self.created is None:
             return None
-        try:
-            process = psutil.Process(self.pid)
-            # Two readers may see the boot time, from which this is computed, a tick apart.
-            same = abs(process.create_time() - self.created) < 1
-            return process if same and process.status() != psutil.STATUS_ZOMBIE else None
-        except psutil.NoSuchProcess:
-            return None
+        return alive(self.pid, self.created)
 
     @classmethod
     def read(cls, home: Path) -> Licence | None:
@@ -64,6 +61,25 @@ class Licence:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(asdict(self), file)
         Path(temporary).replace(home / LICENCE)
+
+
+def born(process: psutil.Process) -> float:
+    """Say when a process started, in seconds since the machine did: setting its clock changes both.
+
+    The boot time is asked first, as an older psutil computes with the one that was asked for last.
+    """
+    boot = psutil.boot_time()
+    return process.create_time() - boot
+
+
+def alive(pid: int, since: float) -> psutil.Process | None:
+    """Find the very process that was born then: another program that got its pid does not count."""
+    try:
+        process = psutil.Process(pid)
+        same = abs(born(process) - since) < CLOCK_TICK / 2
+        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+    except psutil.NoSuchProcess:
+        return None
 
 
 def end(process: psutil.Process) -> None:

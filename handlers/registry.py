@@ -60,6 +60,8 @@ ABOUT = "retraind.json"
 PROOF = "proof.parquet"
 SCORER = "scorer"
 LOADER = "retraind_scorer"
+FETCHED = ".fetched."
+"""What the folder begins with in which a model arrives."""
 PINNED = ("numpy", "pandas", "xgboost")
 
 
@@ -157,23 +159,29 @@ class Registry:
         It is named after the run: version numbers begin anew in another registry.
         """
         folder = home / model.run_id
+        for left in home.glob(f"{FETCHED}*"):  # by one that was killed
+            shutil.rmtree(left, ignore_errors=True)
         if _sound(folder):
             return folder
         shutil.rmtree(folder, ignore_errors=True)
-        home.mkdir(parents=True, exist_ok=True)
-        with self._outages(), tempfile.TemporaryDirectory(dir=home) as scratch:
-            client, _ = self._connect()
-            parts = Path(scratch) / "parts"
-            parts.mkdir()
-            scorer = client.download_artifacts(model.run_id, f"model/data/{SCORER}", scratch)
-            shutil.move(scorer, parts / SCORER)
-            proof = client.download_artifacts(model.run_id, PROOF, scratch)
-            shutil.move(proof, parts / PROOF)
-            if not _sound(parts):
-                raise OSError(f"version {model.version} was damaged on its way here")
-            # A rename is all or nothing, so a folder that exists is complete.
-            parts.rename(folder)
+        with self._outages():
+            home.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=home, prefix=FETCHED) as scratch:
+                self._download(model, Path(scratch), folder)
         return folder
+
+    def _download(self, model: Model, scratch: Path, folder: Path) -> None:
+        client, _ = self._connect()
+        parts = scratch / "parts"
+        parts.mkdir()
+        scorer = client.download_artifacts(model.run_id, f"model/data/{SCORER}", str(scratch))
+        shutil.move(scorer, parts / SCORER)
+        proof = client.download_artifacts(model.run_id, PROOF, str(scratch))
+        shutil.move(proof, parts / PROOF)
+        if not _sound(parts):
+            raise OSError(f"version {model.version} was damaged on its way here")
+        # A rename is all or nothing, so a folder that exists is complete.
+        parts.rename(folder)
 
     def _connect(self) -> tuple[MlflowClient, str]:
         """Give the client and the experiment's id, making the experiment at first use."""

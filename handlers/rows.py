@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import pandas as pd
@@ -37,16 +37,19 @@ class Columns:
     key: tuple[str, ...]
     also: tuple[str, ...] = ()
     """Columns that only the champion reads."""
+    checked: tuple[str, ...] = ()
+    """Columns that only the data contract looks at."""
 
     @property
     def ordering(self) -> list[str]:
         """Name the columns that fix the order of rows: the key first, then what is learnt from."""
-        return list(dict.fromkeys([*self.key, *(name for name, _ in self.features), self.label]))
+        features = (name for name, _ in self.features)
+        return list(dict.fromkeys([*self.key, *features, self.label, *self.also]))
 
     @property
     def to_read(self) -> list[str]:
         """Name each column to read, once."""
-        return list(dict.fromkeys([*self.ordering, *self.also]))
+        return list(dict.fromkeys([*self.ordering, *self.checked]))
 
     @property
     def inputs(self) -> list[str]:
@@ -71,22 +74,29 @@ class Split:
     unlabelled: int
 
 
-def choose(schema: Mapping[str, str], pipeline: Pipeline, also: Iterable[str] = ()) -> Columns:
+def choose(
+    schema: Mapping[str, str],
+    pipeline: Pipeline,
+    also: Iterable[str] = (),
+    checked: Iterable[str] = (),
+    lost: Mapping[str, str] | None = None,
+) -> Columns:
     """Resolve the pipeline's columns against the table's schema (name -> Spark type).
 
-    `also` are the champion's columns, read as well where the table still has them.
+    Names are found whatever their case, as in SQL. `also` are the champion's columns and `checked`
+    the data contract's, read as well where the table has them. `lost` are names that the delta's
+    own snapshots took away, with what became of each.
 
     Raises:
+        GiveUp: a column that the pipeline names was lost within the delta.
         TryLater: a column is not there or cannot be used; the text has the nearest name. The
             configuration or the table must change, and until then the rows wait.
     """
-    asked = (pipeline.label, *(pipeline.features or ()), *pipeline.row_key)
-    if wrong := [name for name in asked if name not in schema]:
-        hints = "; ".join(_hint(name, schema) for name in dict.fromkeys(wrong))
-        raise TryLater(
-            f"{pipeline.table} lacks column(s) that the configuration names: {hints}.",
-            "Correct `label`, `features` or `row_key`; the rows wait until then.",
-        )
+    named = (pipeline.label, *(pipeline.features or ()), *pipeline.row_key)
+    found = {name: resolve(name, schema) for name in dict.fromkeys((*named, *pipeline.ignore))}
+    if wrong := [name for name in dict.fromkeys(named) if found[name] is None]:
+        _refuse(wrong, schema, pipeline.table, lost or {})
+    asked = [found[name] or name for name in named]
     kinds = {name: kind for name, text in schema.items() if (kind := _kind(text))}
     if unfit := [name for name in dict.fromkeys(asked) if name not in kinds]:
         listed = ", ".join(f"{name} ({schema[name]})" for name in unfit)
@@ -94,21 +104,60 @@ def choose(schema: Mapping[str, str], pipeline: Pipeline, also: Iterable[str] = 
             f"{pipeline.table}: no model can learn from, predict or be split by {listed}.",
             "Correct the configuration, or store them as numbers, text or times.",
         )
-    features = pipeline.features
-    if features is None:
-        left_out = {pipeline.label, *pipeline.row_key, *pipeline.ignore}
-        features = tuple(name for name in schema if name in kinds and name not in left_out)
+    label, *others = asked
+    count = len(pipeline.features or ())
+    _distinct([label, *others[:count]], pipeline.table)
+    _distinct([label, *others[count:]], pipeline.table)
+    if pipeline.features is None:
+        left_out = {label, *others, *(found[name] for name in pipeline.ignore)}
+        features = [name for name in schema if name in kinds and name not in left_out]
+    else:
+        features = others[:count]
     if not features:
         raise TryLater(
             f"{pipeline.table} has no column left to learn from.",
             "Set `features`, or shorten `ignore`.",
         )
-    key = pipeline.row_key or tuple(name for name in schema if name in kinds)
+    key = others[count:] or [name for name in schema if name in kinds]
     return Columns(
         features=tuple((name, kinds[name]) for name in features),
-        label=pipeline.label,
-        key=key,
+        label=label,
+        key=tuple(key),
         also=tuple(name for name in also if name in kinds),
+        checked=tuple(column for name in checked if (column := resolve(name, schema))),
+    )
+
+
+def resolve(name: str, schema: Mapping[str, str]) -> str | None:
+    """Find a column whatever the case of its name; None if there is none, or more than one."""
+    if name in schema:
+        return name
+    alike = [column for column in schema if column.casefold() == name.casefold()]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _distinct(columns: list[str], table: str) -> None:
+    """Refuse names that differ in case only: the label would be learnt from, or a column twice."""
+    if twice := [name for name in dict.fromkeys(columns) if columns.count(name) > 1]:
+        raise TryLater(
+            f"{table}: the configuration names {', '.join(twice)} twice, in different cases.",
+            "Correct `label`, `features` or `row_key`; the rows wait until then.",
+        )
+
+
+def _refuse(
+    wrong: list[str], schema: Mapping[str, str], table: str, lost: Mapping[str, str]
+) -> NoReturn:
+    gone = {name: column for name in wrong if (column := resolve(name, lost))}
+    if told := [f"{name} was {lost[column]}" for name, column in gone.items()]:
+        raise GiveUp(
+            f"{table} lost column(s) that the configuration names: {', '.join(told)}.",
+            "Correct `label`, `features` or `row_key`, then `retraind retry`.",
+        )
+    hints = "; ".join(_hint(name, schema) for name in wrong)
+    raise TryLater(
+        f"{table} lacks column(s) that the configuration names: {hints}.",
+        "Correct `label`, `features` or `row_key`; the rows wait until then.",
     )
 
 
@@ -137,7 +186,7 @@ def split(rows: pa.Table, columns: Columns, task: Task, settings: Train) -> Spli
             f"All {rows.num_rows} rows have no label: {columns.label!r} is null throughout.",
             "Append the rows with their labels, or backfill them and `retraind retry`.",
         )
-    ordered = labelled.sort_by([(name, "ascending") for name in columns.to_read])
+    ordered = labelled.sort_by([(name, "ascending") for name in columns.ordering])
     held_out = buckets(ordered, columns.key, settings.salt) < round(settings.holdout * BUCKETS)
     frame = _frame(ordered, columns)
     labels = _labels(ordered[columns.label], task)

@@ -33,7 +33,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
 
-from handlers.licence import LICENCE, MODELS, STOP_WITHIN, Licence
+from handlers.licence import LICENCE, MODELS, STOP_WITHIN, Licence, born
 from handlers.scorer import BadInput, Scorer
 from handlers.wire import VERSION_HEADER, Refusal, read
 
@@ -233,7 +233,7 @@ def main() -> None:
     if held is None or held.token != licence.token:
         parser.error("the licence was withdrawn")
     me = psutil.Process()
-    replace(licence, pid=me.pid, created=me.create_time()).write(home)
+    replace(licence, pid=me.pid, created=born(me)).write(home)
     serve(home, licence, listening)
 
 

@@ -100,6 +100,21 @@ def sessions(machine: Machine, settings: Settings) -> Sessions:
     return session
 
 
+def thrown(error: Exception) -> str:
+    """Tell in one line what Spark or the catalog threw and, if another, what was at its root."""
+    java = getattr(error, "java_exception", None) or getattr(error, "_origin", None)
+    first = _line(java.toString() if java else str(error)) or type(error).__name__
+    root = java
+    while root is not None and root.getCause() is not None:
+        root = root.getCause()
+    cause = _line(root.toString()) if root is not None else ""
+    return first if not cause or cause in first else f"{first} ({cause})"
+
+
+def _line(text: str) -> str:
+    return text.strip().partition("\n")[0].rstrip(".")
+
+
 def _forgotten() -> bool:
     """Let go of a driver JVM that died (out of memory, say), so that a new one can start."""
     from pyspark import SparkContext  # noqa: PLC0415 (slow to import, and optional)

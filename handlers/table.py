@@ -7,7 +7,8 @@ catalog: a session catalog that is polled never sees the commits of other proces
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timezone
 from time import monotonic
@@ -15,7 +16,19 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from handlers.facts import Cursor, Delta, GiveUp, Snapshot, TryLater, Unreadable
+from handlers import lineage
+from handlers.difference import Difference, difference
+from handlers.evolution import Evolution, Field, evolution
+from handlers.facts import (
+    Changes,
+    Cursor,
+    Delta,
+    Expired,
+    GiveUp,
+    Snapshot,
+    TryLater,
+    Unreadable,
+)
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
@@ -54,37 +67,48 @@ class Table:
                 return None
             return Cursor(table.uuid().toString(), snapshot.snapshotId())
 
-    def since(self, cursor: Cursor | None) -> Delta | None:
-        """Give what came after the cursor, None if nothing did.
+    def since(self, cursor: Cursor | None, head: Cursor | None = None) -> Delta | None:
+        """Give what came after the cursor, None if nothing did; `lineage` tells how.
 
-        A cursor that is no ancestor of the head means that history was rewritten: the delta
-        then starts at the youngest common ancestor or, where there is none, is the whole table;
-        its `note` tells.
+        `head` is where the branch stands, if it was just looked at.
+
+        Raises:
+            TryLater: as `head`, and where a branch that was followed is gone.
         """
-        head = self.head()
-        if head is None or head == cursor:
+        head = head or self.head()
+        if head is None:
+            if cursor is not None:
+                raise TryLater(
+                    f"The table {self.name} has no branch {self.branch!r} any more, or no commits.",
+                    "It is looked for again at each tick; check `branch`.",
+                )
             return None
         with self._outages("read the log of"):
-            if cursor is None:
-                return self._delta(head, None, "")
-            if cursor.table_uuid != head.table_uuid:
-                return self._delta(head, None, "history rewritten: the table was replaced")
-            start = self._common_ancestor(cursor.snapshot_id, head.snapshot_id)
-            if start == cursor.snapshot_id:
-                return self._delta(head, start, "")
-            if start is None:
-                note = f"history rewritten: snapshot {cursor.snapshot_id} is in no history left"
-            else:
-                note = f"history rewritten: rolled back from {cursor.snapshot_id} to {start}"
-            return self._delta(head, start, note)
+            return lineage.since(head, cursor, self._ancestors, self.name, self.branch)
 
     def contains(self, snapshot_id: int) -> bool:
         """Say whether a snapshot is still an ancestor of the branch's head."""
+        return any(snapshot_id in {s.id, s.parent_id} for s in self._ancestry())
+
+    def log(self) -> tuple[Snapshot, ...]:
+        """Give the branch's history as far back as the table keeps it, oldest first."""
+        return tuple(reversed(list(self._ancestry())))
+
+    def elsewhere(self) -> tuple[Snapshot, ...]:
+        """Give the snapshots outside the branch's history: staged, rolled back, other branches."""
+        mine = {snapshot.id for snapshot in self._ancestry()}
+        with self._outages("read the log of"):
+            return tuple(
+                snapshot
+                for found in self._refreshed().snapshots()
+                if (snapshot := self._snapshot(found)).id not in mine
+            )
+
+    def _ancestry(self) -> Iterator[Snapshot]:
         with self._outages("read the log of"):
             head = self._refreshed().snapshot(self.branch)
-            return head is not None and any(
-                s.id == snapshot_id for s in self._ancestors(head.snapshotId())
-            )
+            if head is not None:
+                yield from self._ancestors(head.snapshotId())
 
     def schema(self, delta: Delta | None = None) -> Mapping[str, str]:
         """Give columns and their Spark types (`double`, `array<string>`, ...).
@@ -99,21 +123,30 @@ class Table:
                 frame = self._frame(delta)
             return {field.name: field.dataType.simpleString() for field in frame.schema.fields}
 
+    def evolution(self, delta: Delta) -> Evolution:
+        """Say how the columns changed between the delta's start and now."""
+        with self._outages("read the schema of"):
+            table = self._refreshed()
+            start = table.snapshot(delta.start_id) if delta.start_id is not None else None
+            after = self._fields(table.schema())
+            if start is None or start.schemaId() is None:
+                return evolution(after, after)
+            return evolution(self._fields(table.schemas().get(start.schemaId())), after)
+
     def read(self, delta: Delta, columns: Sequence[str]) -> pa.Table:
         """Read the rows of a delta: just these columns, order unspecified.
 
         Raises:
-            GiveUp: the rows read are not as many as the snapshots say they added, or the
-                snapshots are gone.
+            GiveUp: the rows read are not as many as the snapshots say they added.
+            Expired: the snapshots are gone.
             Unreadable: the rows cannot be read, although the table itself answers.
         """
-        self._still_there(delta)
-        try:
-            with self._outages("read"):
+        with self._damage(delta):
+            if delta.whole or delta.way == "appended":
                 rows = _collect(self._chosen(self._frame(delta), columns))
-        except TryLater as error:
-            self.head()  # where not even the log can be read, this is an outage of the catalog
-            raise Unreadable(error.what, error.remedy) from error
+            else:
+                with self._difference(delta, columns) as found:
+                    return _collect(found.new)
         if delta.exact and rows.num_rows != delta.rows:
             raise GiveUp(
                 f"{self.name}: {rows.num_rows} rows were read between snapshots "
@@ -122,17 +155,66 @@ class Table:
             )
         return rows
 
-    def _still_there(self, delta: Delta) -> None:
-        """Refuse a delta whose snapshots were expired: no read of it will ever succeed."""
+    def measure(self, delta: Delta, columns: Sequence[str]) -> Changes:
+        """Count what a delta with rewrites changed in these columns; raises as `read`."""
+        with self._damage(delta), self._difference(delta, columns) as found:
+            return Changes(new=found.new.count(), removed=found.removed.count())
+
+    # -- tags --------------------------------------------------------------------------------
+
+    def pins(self, pattern: str) -> Mapping[str, int]:
+        """Give the tags whose whole name matches, with the snapshots that they keep."""
+        with self._outages("asked for its tags"):
+            return {
+                name: ref.snapshotId()
+                for name, ref in dict(self._refreshed().refs()).items()
+                if ref.isTag() and re.fullmatch(pattern, name)
+            }
+
+    def kept(self, snapshot_ids: Iterable[int]) -> frozenset[int]:
+        """Say which of these snapshots the table still keeps."""
+        with self._outages("read the log of"):
+            table = self._refreshed()
+            return frozenset(found for found in snapshot_ids if table.snapshot(found) is not None)
+
+    def pin(self, wanted: Mapping[str, int], released: Collection[str]) -> None:
+        """Set tags and remove others, in one commit to the table's metadata.
+
+        Raises:
+            TryLater: the catalog cannot be reached, or this user may not.
+        """
+        with self._outages("tagged"):
+            change = self._refreshed().manageSnapshots()
+            for name, snapshot_id in wanted.items():
+                change = change.createTag(name, snapshot_id)
+            for name in released:
+                change = change.removeTag(name)
+            change.commit()
+
+    # -- inside ------------------------------------------------------------------------------
+
+    @contextmanager
+    def _damage(self, delta: Delta) -> Iterator[None]:
+        """Tell rows that cannot be read from a table that cannot be reached."""
         with self._outages("read the log of"):
             self._refreshed()
-            for snapshot in self._ancestors(delta.end_id):
-                if delta.start_id in (None, snapshot.id, snapshot.parent_id):
-                    return
-        raise GiveUp(
-            f"{self.name}: the snapshots between {delta.start_id} and {delta.end_id} were expired.",
-            "Their rows are in the table, but no longer to be told from older ones.",
-        )
+            if not lineage.complete(delta, self._ancestors):
+                raise Expired(
+                    f"{self.name}: snapshots between {delta.start_id} and {delta.end_id} were "
+                    f"expired.",
+                    "Their rows are in the table, but no longer to be told from older ones.",
+                )
+        try:
+            with self._outages("read"):
+                yield
+        except TryLater as error:
+            self.head()  # where not even the log can be read, this is an outage of the catalog
+            raise Unreadable(error.what, error.remedy) from error
+
+    @contextmanager
+    def _difference(self, delta: Delta, columns: Sequence[str]) -> Iterator[Difference]:
+        with difference(self._sessions(), self._refreshed(), delta, columns) as found:
+            yield found
 
     def _chosen(self, frame: DataFrame, columns: Sequence[str]) -> DataFrame:
         """Select columns; those that an older snapshot did not have yet are null."""
@@ -146,7 +228,7 @@ class Table:
     def _frame(self, delta: Delta) -> DataFrame:
         """Plan the read. Both ids are explicit: Iceberg ignores branch names here in silence."""
         reader = self._sessions().read.format("iceberg")
-        if delta.start_id is None:
+        if delta.whole:
             return reader.option("snapshot-id", str(delta.end_id)).load(self.name)
         return (
             reader.option("start-snapshot-id", str(delta.start_id))
@@ -164,38 +246,25 @@ class Table:
             self._handle.refresh()
         return self._handle
 
-    def _delta(self, head: Cursor, start: int | None, note: str) -> Delta:
-        between: list[Snapshot] = []
-        for snapshot in self._ancestors(head.snapshot_id):
-            if snapshot.id == start:
-                break
-            between.append(snapshot)
-        return Delta(
-            table=self.name, branch=self.branch, table_uuid=head.table_uuid, start_id=start,
-            end_id=head.snapshot_id, snapshots=tuple(reversed(between)), note=note,
-        )  # fmt: skip
-
-    def _common_ancestor(self, cursor: int, head: int) -> int | None:
-        """Find the youngest snapshot from which both descend: the cursor itself as a rule."""
-        lineage: set[int] = set()
-        for snapshot in self._ancestors(head):
-            if snapshot.id == cursor:
-                return cursor
-            lineage.add(snapshot.id)
-            if snapshot.parent_id == cursor:  # expired itself, yet an ancestor all the same
-                return cursor
-        return next((s.id for s in self._ancestors(cursor) if s.id in lineage), None)
-
-    def _ancestors(self, snapshot_id: int | None) -> Iterator[Snapshot]:
+    def _ancestors(self, snapshot_id: int) -> Iterator[Snapshot]:
         """Walk from a snapshot to the oldest ancestor that the table still keeps."""
-        parser = self._sessions()._jvm.org.apache.iceberg.SnapshotParser  # type: ignore[union-attr] # noqa: SLF001 (one call instead of a dozen per snapshot)
-        while snapshot_id is not None:
-            found = self._handle.snapshot(snapshot_id)
+        next_id: int | None = snapshot_id
+        while next_id is not None:
+            found = self._handle.snapshot(next_id)
             if found is None:
                 return
-            snapshot = _snapshot(json.loads(parser.toJson(found)))
+            snapshot = self._snapshot(found)
             yield snapshot
-            snapshot_id = snapshot.parent_id
+            next_id = snapshot.parent_id
+
+    def _snapshot(self, found: Any) -> Snapshot:  # noqa: ANN401 (a py4j handle)
+        parser = self._sessions()._jvm.org.apache.iceberg.SnapshotParser  # type: ignore[union-attr] # noqa: SLF001 (one call instead of a dozen per snapshot)
+        return _snapshot(json.loads(parser.toJson(found)))
+
+    def _fields(self, schema: Any) -> tuple[Field, ...]:  # noqa: ANN401 (a py4j handle)
+        parser = self._sessions()._jvm.org.apache.iceberg.SchemaParser  # type: ignore[union-attr] # noqa: SLF001 (see above)
+        fields = json.loads(parser.toJson(schema))["fields"]
+        return tuple(Field(f["id"], f["name"], _type(f["type"])) for f in fields)
 
     @contextmanager
     def _outages(self, verb: str) -> Iterator[None]:
@@ -233,6 +302,10 @@ def _collect(frame: DataFrame) -> pa.Table:
     schema = to_arrow_schema(frame.schema)
     batches = frame._collect_as_arrow()  # noqa: SLF001 (3.5 has no public way that keeps types)
     return pa.Table.from_batches(batches) if batches else schema.empty_table()
+
+
+def _type(found: Any) -> str:  # noqa: ANN401 (a name, or the JSON of a nested type)
+    return found if isinstance(found, str) else str(found["type"])
 
 
 def _snapshot(entry: Mapping[str, Any]) -> Snapshot:

@@ -50,12 +50,12 @@ def fresh(delta: Delta, read: Read, columns: Columns, pipeline: Pipeline) -> Mat
 def full(delta: Delta, read: Read, columns: Columns, pipeline: Pipeline) -> Material:
     """Learn from the whole table as it stands at the delta's end; judge on the delta's rows."""
     parts = split(read(delta), columns, pipeline.task, pipeline.train)
-    whole = parts if delta.start_id is None else _whole(delta, read, columns, pipeline)
+    whole = parts if delta.whole else _whole(delta, read, columns, pipeline)
     return Material(whole.train, parts.held_out, parts.unlabelled)
 
 
 def _whole(delta: Delta, read: Read, columns: Columns, pipeline: Pipeline) -> Split:
-    table = replace(delta, start_id=None)
+    table = replace(delta, way="whole")
     return split(read(table), columns, pipeline.task, pipeline.train)
 
 

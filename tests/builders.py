@@ -9,7 +9,8 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 from daemon import owner
-from daemon.ledger import Ledger, Work
+from daemon.ledger import Ledger
+from daemon.reading import Work
 from handlers.account import account
 from handlers.facts import Decision, Delta, Fate, Learnt, Model, Record, Snapshot, State, Verdict
 
@@ -82,9 +83,9 @@ def learnt() -> Learnt:
 
 
 FATES: dict[State, Fate] = {
-    State.PROMOTED: "trained",
-    State.KEPT: "trained",
-    State.PARKED: "parked",
+    State.PROMOTED: Fate.TRAINED,
+    State.KEPT: Fate.TRAINED,
+    State.PARKED: Fate.QUARANTINED,
 }
 
 
@@ -106,7 +107,7 @@ def record(
         reason=why,
         opened_at=work.opened_at,
         closed_at=moment(),
-        snapshots=account(work.delta, FATES.get(state, "skipped"), why),
+        snapshots=account(work.delta, FATES.get(state, Fate.SKIPPED), why),
         retry_of=work.retry_of,
         learnt=learnt() if judged else None,
         verdict=verdict(against, promote=state is State.PROMOTED) if judged else None,

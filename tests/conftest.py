@@ -6,6 +6,8 @@ import itertools
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from datetime import datetime, timezone
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +19,9 @@ from handlers.cards import Recipe, cards
 from handlers.facts import Record
 
 if TYPE_CHECKING:
+    from daemon.doors import Doors
     from daemon.ledger import Ledger
-    from daemon.reconcile import Doors, Reconciler
+    from daemon.reconcile import Reconciler
     from handlers.spark import Sessions
     from handlers.table import Table
 
@@ -73,6 +76,9 @@ class Lab:
         self.home = home
         self.name = f"lake.lab.t{next(NUMBERS)}"
         self.stopping = threading.Event()
+        self.tracking = f"sqlite:///{lake}/mlflow.db"
+        self.artifacts: Path | None = lake / "artifacts"
+        self.clock: Callable[[], datetime] = partial(datetime.now, timezone.utc)
         self._changes: dict[str, Any] = {}
         self._port = free_port()
         self._open: list[Doors] = []
@@ -84,7 +90,7 @@ class Lab:
         return Settings.model_validate(
             {
                 "state_dir": self.home,
-                "mlflow": {"tracking_uri": f"sqlite:///{self.lake}/mlflow.db"},
+                "mlflow": {"tracking_uri": self.tracking},
                 "pipelines": {self.pipeline: pipeline(self.name, **wanted)},
             }
         )
@@ -99,20 +105,20 @@ class Lab:
         from daemon import composition, owner  # noqa: PLC0415
 
         book = composition.ledger(self.settings())
+        book.clock = self.clock
         assert book.claim(owner.myself(), book.owner())
         return book
 
     def doors(self) -> Doors:
         """Open the doors on the shared session."""
-        from daemon.reconcile import Doors  # noqa: PLC0415
+        from daemon.doors import Doors  # noqa: PLC0415
         from handlers.endpoint import LocalEndpoint  # noqa: PLC0415
         from handlers.registry import Registry  # noqa: PLC0415
         from handlers.table import Table  # noqa: PLC0415
 
         wanted = self.settings()
         mine = wanted.pipelines[self.pipeline]
-        uri = str(wanted.mlflow.tracking_uri)
-        registry = Registry(uri, None, self.pipeline, "lab", self.lake / "artifacts", "test")
+        registry = Registry(self.tracking, None, self.pipeline, "lab", self.artifacts, "test")
         doors = Doors(
             Table(self.sessions, mine.table, mine.branch), registry,
             LocalEndpoint(mine.endpoint, self.home / "endpoint"),
@@ -128,7 +134,9 @@ class Lab:
         mine = self.settings(**changes).pipelines[self.pipeline]
         progress = Activity(self.stopping)
         models = self.home / "models"
-        return Reconciler(self.pipeline, mine, self.doors(), book, models, progress)
+        return Reconciler(
+            self.pipeline, mine, self.doors(), book, models, progress, self.clock
+        )
 
     def append(
         self, batch: int, rows: int = 1200, mode: Any = "append", **changes: Any

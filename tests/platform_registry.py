@@ -11,15 +11,11 @@ import sys
 import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
 from functools import partial
-from http.client import HTTPConnection
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Event, Lock, Thread
+from threading import Event
 from time import monotonic, time_ns
-from typing import Any, Literal, TypeAlias
-from urllib.parse import urlsplit
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -37,28 +33,24 @@ from mlflow.tracking import fluent
 from mlflow.tracking._model_registry import utils as model_stores
 from mlflow.tracking._tracking_service import utils as run_stores
 from mlflow.utils.credentials import get_default_host_creds
+from mlflow_server import PATIENCE, Fault, Line, Lot, all_well
 
 from config.machine import Found, Machine
 from config.settings import Pipeline, Settings
 from handlers.account import account
 from handlers.cards import Recipe, cards
 from handlers.evidence import read_proof
-from handlers.facts import Record, State, TryLater
+from handlers.facts import Fate, Record, State, TryLater
 from handlers.registry import KEY, PROOF, SCORER, WORK, Registry
 from handlers.rows import choose, split
 from handlers.scorer import Scorer, Task
 from handlers.train import train
 
 TIMEOUT, RETRIES = 3, 1
-PATIENCE = 20.0
 KINDS = {"age": "int", "event_time": "timestamp", "shop": "string", "online": "boolean"}
 LABELS = {"binary": "fraud_trx", "multiclass": "segment", "regression": "transaction_amount"}
 SCHEMA = {**KINDS, "transaction_id": "string", "fraud_trx": "int", "segment": "string"}
 SCHEMA |= {"transaction_amount": "double"}
-
-Fate: TypeAlias = Literal["answered", "answer lost", "lost", "kept waiting"]
-Fault: TypeAlias = Callable[[int, str], Fate]
-"""What becomes of a request, by its number and its path."""
 
 
 # -- what is recorded ------------------------------------------------------------------------
@@ -91,7 +83,7 @@ def decided(name: str, sequence: int = 1, state: State = State.PROMOTED) -> Reco
     work = delta(sequence + 10)
     return Record(
         name, sequence, work, state, "promoted: because", moment(), moment(),
-        account(work, "trained", "why"), learnt=learnt(), verdict=verdict("3"),
+        account(work, Fate.TRAINED, "why"), learnt=learnt(), verdict=verdict("3"),
     )  # fmt: skip
 
 
@@ -212,71 +204,6 @@ def anyone_with_mlflow_gets_the_same_scores(url: str) -> None:
 # -- checks on a server that fails -----------------------------------------------------------
 
 
-class Line(ThreadingHTTPServer):
-    """A way to the server that fails at chosen requests."""
-
-    daemon_threads = True
-
-    def __init__(self, url: str) -> None:
-        super().__init__(("127.0.0.1", 0), Relay)
-        self.far = urlsplit(url)
-        self.url = f"http://127.0.0.1:{self.server_port}"
-        self.fault: Fault = lambda *_: "answered"
-        self.paths: list[str] = []
-        self.waiting = Event()
-        self._lock = Lock()
-        Thread(target=self.serve_forever, daemon=True).start()
-
-    def fate(self, path: str) -> Fate:
-        """Note a request and say what becomes of it."""
-        with self._lock:
-            self.paths.append(path)
-            return self.fault(len(self.paths), path)
-
-    def close(self) -> None:
-        """Let go of who waits, and of the port."""
-        self.waiting.set()
-        self.shutdown()
-        self.server_close()
-
-
-class Relay(BaseHTTPRequestHandler):
-    """Passes one request on, and its answer back, if that is its fate."""
-
-    protocol_version = "HTTP/1.1"
-    server: Line
-
-    def relay(self) -> None:
-        """Serve any method."""
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        fate = self.server.fate(self.path)
-        self.close_connection = True
-        if fate == "kept waiting":
-            self.server.waiting.wait(10 * PATIENCE)
-        if fate in ("kept waiting", "lost"):
-            return
-        far = self.server.far
-        with closing(HTTPConnection(far.hostname or "", far.port, timeout=PATIENCE)) as way:
-            way.request(self.command, self.path, body, dict(self.headers.items()))
-            answer = way.getresponse()
-            content = answer.read()
-        if fate == "answer lost":
-            return
-        self.send_response_only(answer.status)
-        for name, value in answer.getheaders():
-            if name.lower() in ("content-type", "content-encoding"):
-                self.send_header(name, value)
-        self.send_header("Content-Length", str(len(content)))
-        self.send_header("Connection", "close")
-        self.end_headers()
-        self.wfile.write(content)
-
-    do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = relay  # noqa: N815  http.server's names
-
-    def log_message(self, *_: object) -> None:
-        """Say nothing."""
-
-
 def killed_after(last: int) -> Fault:
     """Kill the server with its last request done, and the answer to it on the way."""
     return lambda n, _: "answered" if n < last else "answer lost" if n == last else "lost"
@@ -328,7 +255,7 @@ def a_killed_server_delays_but_never_doubles(url: str) -> None:
         outage(partial(door.record, record, MODEL, ROWS), f"killed after request {last}, {path}")
         outage(partial(door.find, record.key), "finding")
         assert not door.point("champion", "1"), "nobody answers"
-        line.fault = lambda *_: "answered"
+        line.fault = all_well
         kept = door.find(record.key) or door.record(record, MODEL, ROWS)
         one_of_each(url, door, kept, f"killed after request {last}, {path}")
         line.close()
@@ -341,7 +268,7 @@ def lost_answers_double_nothing(url: str) -> None:
     door.history()  # the experiment is there
     lost: set[str] = set()
 
-    def once(_: int, path: str) -> Fate:
+    def once(_: int, path: str) -> Lot:
         if path in lost:
             return "answered"
         lost.add(path)
@@ -362,14 +289,14 @@ def a_silent_server_is_told_in_time(url: str) -> None:
         record = decided(door.model_name)
         stopped = Event()
 
-        def silent(_: int, asked: str, path: str = path, stopped: Event = stopped) -> Fate:
+        def silent(_: int, asked: str, path: str = path, stopped: Event = stopped) -> Lot:
             if path in asked:
                 stopped.set()
             return "kept waiting" if stopped.is_set() else "answered"
 
         line.fault = silent
         outage(partial(door.record, record, MODEL, ROWS), f"silent at {path}")
-        line.fault = lambda *_: "answered"
+        line.fault = all_well
         kept = door.record(record, MODEL, ROWS)
         one_of_each(url, door, kept, f"silent at {path}")
         line.close()

@@ -20,12 +20,18 @@ from builders import PIPELINE, dump, ledger, park, promote
 from typer.testing import CliRunner
 
 from config import __version__
+from config.settings import Settings
+from daemon import composition
 from daemon.__main__ import cli, main
 from daemon.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOD = "pipelines:\n  cards: {table: lake.bank.cards, label: fraud}\n"
 COMMANDS = sorted(typer.main.get_command(cli).commands)  # type: ignore[attr-defined]
+NEEDED: dict[str, list[object]] = {"append": ["--rows", 1], "drop": ["--delta", 1]}
+"""Options that a command does not do without."""
+PICKY = ["rollback", "pause", "resume", "retry", "drop", "account", "append"]
+"""Commands that need one pipeline."""
 HEAVY = ("pyspark", "mlflow", "xgboost", "pandas", "sklearn", "fastapi", "numpy", "pyarrow")
 
 
@@ -94,6 +100,11 @@ def standing(call: Call) -> dict[str, Any]:
     return found
 
 
+def parked(found: dict[str, Any]) -> list[int]:
+    """Name the parked deltas of a standing."""
+    return [one["delta"] for one in found["parked"]]
+
+
 # -- help ----------------------------------------------------------------------------------------
 
 
@@ -118,7 +129,7 @@ def test_the_commands_are_the_documented_ones() -> None:
         assert re.search(rf"\b{command}\b +[A-Z]", done.output), command
     asked = {
         "demo", "run", "once", "append", "status", "history", "rollback", "pause", "resume",
-        "retry", "doctor",
+        "retry", "drop", "account", "doctor",
     }  # fmt: skip
     assert asked <= set(COMMANDS)
 
@@ -207,17 +218,17 @@ def test_every_mistake_of_a_configuration_is_listed(call: Call, config: Path) ->
 @pytest.mark.parametrize("command", sorted(set(COMMANDS) - {"demo"}))
 def test_a_missing_configuration_is_told(call: Call, tmp_path: Path, command: str) -> None:
     """Every command that needs a configuration says which file it could not read."""
-    options = ["--rows", 1] if command == "append" else []
+    options = NEEDED.get(command, [])
     status, text = call(command, *options, config=tmp_path / "absent.yaml")
     assert status == 2
     assert f"Cannot read the configuration {tmp_path / 'absent.yaml'}" in text
 
 
-@pytest.mark.parametrize("command", ["history", "rollback", "pause", "resume", "retry", "append"])
+@pytest.mark.parametrize("command", ["history", *PICKY])
 def test_an_unknown_pipeline_is_told(call: Call, book: Ledger, command: str) -> None:
     """The sentence names the pipelines there are; nothing is written."""
     before = dump(book)
-    options = ["--rows", 1] if command == "append" else []
+    options = NEEDED.get(command, [])
     status, text = call(command, "[red]crads", *options)
     assert status == 2
     assert "there is no pipeline '[red]crads'" in text
@@ -225,12 +236,12 @@ def test_an_unknown_pipeline_is_told(call: Call, book: Ledger, command: str) -> 
     assert dump(book) == before
 
 
-@pytest.mark.parametrize("command", ["rollback", "pause", "resume", "retry", "append"])
+@pytest.mark.parametrize("command", PICKY)
 def test_among_several_pipelines_one_must_be_named(call: Call, config: Path, command: str) -> None:
     """Only a lone pipeline may be left out."""
     more = "  others: {table: lake.bank.others, label: x, endpoint: {port: 5002}}\n"
     config.write_text(config.read_text(encoding="utf-8") + more, encoding="utf-8")
-    options = ["--rows", 1] if command == "append" else []
+    options = NEEDED.get(command, [])
     status, text = call(command, *options)
     assert status == 2
     assert "which pipeline?" in text
@@ -252,6 +263,8 @@ def test_append_takes_rows_or_a_file(call: Call, options: list[object]) -> None:
         ["append", "--rows", 1, "--mode", "replace"],
         ["history", "--limit", 0],
         ["retry", "--delta", "x"],
+        ["drop", "--delta", "x"],
+        ["drop"],
         ["demo", "--batches", 0],
         ["stauts"],
         ["status", "--jsno"],
@@ -281,7 +294,7 @@ def test_status_and_history_print_json(call: Call, book: Ledger) -> None:
     promote(book, 2, "é[red]")
     found = standing(call)
     assert found["champion"]["version"] == "é[red]"
-    assert (found["parked"], found["cursor"]) == ([1], 2)
+    assert (parked(found), found["cursor"]) == ([1], 2)
     assert [item["delta"] for item in json.loads(call("history", "--json")[1])] == [2, 1]
     assert [item["delta"] for item in json.loads(call("history", "--json", "-n", 1)[1])] == [2]
     assert len(json.loads(call("history", PIPELINE, "--json")[1])) == 2
@@ -319,12 +332,68 @@ def test_a_retry_is_seen(call: Call, book: Ledger) -> None:
     """What was parked is open again."""
     park(book, 1)
     park(book, 2)
-    assert standing(call)["parked"] == [1, 2]
+    assert parked(standing(call)) == [1, 2]
     assert call("retry", "--delta", 2)[0] == 0
     found = standing(call)
-    assert (found["parked"], found["open"]["delta"]) == ([1], 3)
+    assert (parked(found), found["open"]["delta"]) == ([1], 3)
     assert "1 parked" in call("retry")[1]
-    assert standing(call)["parked"] == []
+    assert parked(standing(call)) == []
+
+
+@pytest.mark.parametrize(("options", "wish"), [([], ""), (["--release"], "release")])
+def test_a_release_is_seen(call: Call, book: Ledger, options: list[object], wish: str) -> None:
+    """Only who says so trains on rows that break the contract."""
+    park(book, 1)
+    assert call("retry", *options)[0] == 0
+    work = book.pending(PIPELINE)
+    assert work is not None
+    assert (work.wish, work.wisher) == (wish, "ann")
+
+
+def test_a_drop_is_seen(call: Call, book: Ledger) -> None:
+    """The delta is opened to be closed, with who wanted it and why; the others stay parked."""
+    park(book, 1)
+    park(book, 2)
+    assert call("drop", "--delta", 1, "--reason", "a test rig") == (
+        0,
+        "cards: delta 1 is dropped at the next tick; its rows stay in the table.\n",
+    )
+    work = book.pending(PIPELINE)
+    assert work is not None
+    assert (work.wish, work.wisher, work.retry_of) == ("drop", "ann: a test rig", 1)
+    assert parked(standing(call)) == [2]
+    status, text = call("drop", "--delta", 1)
+    assert (status, text) == (1, "Delta 1 of cards is not parked. Parked are: 2.\n")
+
+
+@pytest.mark.parametrize("adds_up", [True, False])
+def test_an_account_ends_with_what_it_found(
+    call: Call, monkeypatch: pytest.MonkeyPatch, *, adds_up: bool
+) -> None:
+    """Printed or drawn, in full; the status is 1 if a snapshot is unaccounted for."""
+    state = "trained" if adds_up else "unaccounted"
+    line = {
+        "id": 7, "committed_at": "2026-01-31T12:00:00+00:00", "operation": "append",
+        "kind": "append", "rows": 5, "state": state, "delta": 1, "reason": "[red]because",
+    }  # fmt: skip
+    view = {
+        "pipeline": PIPELINE, "snapshots": [line], "elsewhere": [],
+        "totals": {state: {"snapshots": 1, "rows": 5}}, "adds_up": adds_up,
+    }  # fmt: skip
+    asked = []
+
+    def reads(settings: Settings, book: Ledger, name: str) -> dict[str, Any]:
+        asked.append((settings.pipelines[name].table, book.standing(name).cursor))
+        return view
+
+    monkeypatch.setattr(composition, "accounting", reads)
+    code, text = call("account", "--json")
+    assert (code, json.loads(text)) == (int(not adds_up), view)
+    code, text = call("account", PIPELINE)
+    assert code == int(not adds_up)
+    for told in ("[red]because", f"1 {state} (5 rows)", "add up"):
+        assert told in text
+    assert asked == [("lake.bank.cards", None)] * 2
 
 
 def test_a_rollback_is_seen(call: Call, book: Ledger) -> None:
@@ -340,7 +409,10 @@ def test_a_rollback_is_seen(call: Call, book: Ledger) -> None:
     assert champion["reason"] == "answers oddly"
 
 
-@pytest.mark.parametrize("words", [["rollback"], ["rollback", "--to", 3], ["retry", "--delta", 1]])
+@pytest.mark.parametrize(
+    "words",
+    [["rollback"], ["rollback", "--to", 3], ["retry", "--delta", 1], ["drop", "--delta", 1]],
+)
 def test_what_cannot_be_done_is_told(call: Call, book: Ledger, words: list[object]) -> None:
     """The status is 1, the message a sentence, and nothing was changed."""
     before = dump(book)

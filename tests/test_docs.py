@@ -15,7 +15,8 @@ import pytest
 import typer
 
 from config import __version__, reference
-from config.settings import Pipeline, Settings, load
+from config.loading import load
+from config.settings import Pipeline, Settings
 from daemon.__main__ import cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -196,3 +197,15 @@ def test_no_file_tells_of_the_machine_it_was_made_on() -> None:
         for match in LOCAL.finditer((ROOT / name).read_text(encoding="utf-8", errors="replace"))
     ]
     assert found == []
+
+
+def test_each_promise_has_its_test() -> None:
+    """The table of promises links each to a test that is there."""
+    section = README.partition("## What it promises")[2].partition("\n## ")[0]
+    rows = [row for row in section.splitlines() if row.startswith("| ")][1:]
+    assert len(rows) > 6
+    for row in rows:
+        found = re.search(r"\[(\w+)\]\(([\w/.]+)\) \|$", row)
+        assert found, row
+        text = (ROOT / found[2]).read_text(encoding="utf-8")
+        assert f"def {found[1]}(" in text or f"class {found[1]}" in text, row

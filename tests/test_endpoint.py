@@ -38,7 +38,7 @@ from handlers import licence as licence_module
 from handlers import serve, wire
 from handlers.endpoint import LocalEndpoint
 from handlers.facts import TryLater
-from handlers.licence import Licence
+from handlers.licence import Licence, born
 from handlers.scorer import Scorer
 
 JSON = {"Content-Type": "application/json"}
@@ -442,7 +442,7 @@ def test_a_port_taken_by_another_program_is_an_outage(
 def test_never_signals_a_stranger(tmp_path: Path) -> None:
     """A pid that was given to another process since is not ours to stop."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as stranger:
-        created = psutil.Process(stranger.pid).create_time() - 5
+        created = born(psutil.Process(stranger.pid)) - 5
         Licence("token", "127.0.0.1", free_port(), stranger.pid, created).write(tmp_path)
         LocalEndpoint(LocalSettings(port=free_port()), tmp_path).stop()
         assert stranger.poll() is None

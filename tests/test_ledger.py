@@ -13,8 +13,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from builders import (
@@ -38,13 +39,15 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from daemon import owner
-from daemon.ledger import Ledger
+from daemon.ledger import Ledger, Wish
+from daemon.reading import Standing
 from daemon.store import VERSION
-from handlers.facts import Cursor, Delta, GiveUp, Record, State, TryLater
+from handlers.facts import Cursor, Delta, Fate, GiveUp, Record, State, TryLater
 
 ROOT = Path(__file__).resolve().parent.parent
 JUDGED = (State.PROMOTED, State.KEPT)
 UNJUDGED = (State.SKIPPED, State.PARKED, State.ABANDONED)
+WISHES: tuple[Wish, ...] = get_args(Wish)
 
 
 @pytest.fixture
@@ -84,6 +87,7 @@ class Known:
     retry_of: int | None = None
     attempts: int = 0
     waits: bool = False
+    wish: str = ""
 
 
 class LedgerMachine(RuleBasedStateMachine):
@@ -102,6 +106,9 @@ class LedgerMachine(RuleBasedStateMachine):
         self.refused: set[str] = set()
         self.proven: str | None = None
         self.paused: str | None = None
+        self.halted: int | None = None
+        self.passed: int | None = None
+        self.head: int | None = None
         self.audits: list[str] = []
         self.versions = itertools.count(1)
 
@@ -178,8 +185,9 @@ class LedgerMachine(RuleBasedStateMachine):
             self.crowned.append(version)
         if known.retry_of is None and state is not State.ABANDONED:
             self.cursor = known.delta.end_id
-            if self.until in [s.id for s in known.delta.snapshots]:
-                self.until = None
+            passed = [s.id for s in known.delta.snapshots]
+            self.until = None if self.until in passed else self.until
+            self.passed = None if self.passed in passed else self.passed
 
     @precondition(lambda self: self._is_busy())
     @rule()
@@ -253,8 +261,17 @@ class LedgerMachine(RuleBasedStateMachine):
     def looks(self, doing: str, head: int) -> None:
         """A look moves nothing that counts."""
         self.book.looked(PIPELINE, Cursor(UUID, head), doing)
+        self.head = head
         standing = self.book.standing(PIPELINE)
         assert (standing.doing, standing.head_id) == (doing, head)
+
+    @rule(ahead=st.integers(1, 4))
+    def halts(self, ahead: int) -> None:
+        """A policy stops the pipeline at a head that lies ahead."""
+        self.halted = (self.cursor or 0) + ahead
+        self.book.halt(PIPELINE, "a rewrite", self.halted)
+        self.paused = "halted: a rewrite"
+        self.audits.append("halt")
 
     @rule()
     def restarts(self) -> None:
@@ -265,25 +282,26 @@ class LedgerMachine(RuleBasedStateMachine):
 
     # The operator.
 
-    @rule(data=st.data())
-    def retries(self, data: st.DataObject) -> None:
-        """Parked deltas open anew, at most those, and nothing waits any more."""
+    @rule(data=st.data(), wish=st.sampled_from(WISHES))
+    def retries(self, data: st.DataObject, wish: Wish) -> None:
+        """Parked deltas open anew with a wish, at most those; unless dropped, nothing waits."""
         chosen = data.draw(st.lists(st.sampled_from(self._parked() or [0]), unique=True))
         records = [r for r in self.book.parked(PIPELINE) if r.sequence in chosen]
-        self.book.retry(PIPELINE, "ann", records)
-        self.book.retry(PIPELINE, "bob", records)  # who read the same list: too late
+        self.book.retry(PIPELINE, "ann", records, wish)
+        self.book.retry(PIPELINE, "bob", records, wish)  # who read the same list: too late
         for parked in records:
             number = len(self.deltas) + 1
-            self.deltas[number] = Known(parked.delta, retry_of=parked.sequence)
-        for number in self._open():
+            self.deltas[number] = Known(parked.delta, retry_of=parked.sequence, wish=wish)
+        for number in self._open() if wish != "drop" else []:
             self.deltas[number].waits = False
-        self.audits += ["retry", "retry"]
+        self.audits += [wish or "retry"] * 2
 
     @rule(reason=st.sampled_from(["", "maintenance", None]))
     def pauses_or_resumes(self, reason: str | None) -> None:
         """A pause tells why, or at least who."""
         if reason is None:
             self.book.resume(PIPELINE, "ann")
+            self.passed, self.halted = self.halted or self.passed, None
         else:
             self.book.pause(PIPELINE, "ann", reason)
         self.paused = None if reason is None else reason or "ann"
@@ -307,6 +325,8 @@ class LedgerMachine(RuleBasedStateMachine):
         assert standing.cursor == (Cursor(UUID, self.cursor) if self.cursor else None)
         assert standing.one_by_one_until == self.until
         assert standing.paused == self.paused
+        assert (standing.halted_id, standing.passed_id) == (self.halted, self.passed)
+        assert (standing.waits_since is None) == (self.head in {None, self.cursor})
         assert champion(self.book) == self.champion
         assert self.book.proven(PIPELINE) == self.proven
         work = self.book.pending(PIPELINE)
@@ -314,6 +334,7 @@ class LedgerMachine(RuleBasedStateMachine):
         if work:
             known = self.deltas[work.sequence]
             assert (work.attempts, bool(work.next_try_at)) == (known.attempts, known.waits)
+            assert (work.wish, work.wisher) == (known.wish, "ann" if known.retry_of else "")
         assert [r.sequence for r in self.book.parked(PIPELINE)] == self._parked()
         assert self.book.history(PIPELINE, 1000) == self.records[::-1]
         assert [row["action"] for row in self.book.audit(1000)] == self.audits[::-1]
@@ -329,6 +350,11 @@ class LedgerMachine(RuleBasedStateMachine):
         ]
         passed = [s.id for piece in ends for s in piece.snapshots]
         assert passed == list(range(1, (self.cursor or 0) + 1))
+        fates = self.book.fates(PIPELINE)
+        assert sorted(fates) == passed
+        assert self.book.dealt(PIPELINE) >= {
+            id_ for id_, fated in fates.items() if fated.state is Fate.TRAINED
+        }
 
     @invariant()
     def goes_back_one_by_one(self) -> None:
@@ -681,6 +707,19 @@ def test_a_proof_counts_only_until_a_deployment_fails(book: Ledger) -> None:
     assert told == [("2", "refused", "differs"), ("1", "deployed", "answers")]
 
 
+def test_a_proof_counts_only_until_another_deployment_begins(book: Ledger) -> None:
+    """What was killed between its deployment and its proof is not proven, even if it once was."""
+    promote(book, 1)
+    book.deployed(PIPELINE, "1", "answers")
+    for _ in range(2):
+        book.deploying(PIPELINE, "1")
+        assert book.proven(PIPELINE) is None
+    assert [d.outcome for d in book.deployments(PIPELINE)] == ["deployed"], "it has no outcome yet"
+    book.deployed(PIPELINE, "1", "answers again")
+    assert book.proven(PIPELINE) == "1"
+    assert [d.outcome for d in book.deployments(PIPELINE)] == ["deployed", "deployed"]
+
+
 def test_pipelines_do_not_meet(book: Ledger) -> None:
     """Sequences, cursors, champions and pauses are each pipeline's own."""
     promote(book, 1)
@@ -730,21 +769,6 @@ def test_what_made_a_model_is_found(book: Ledger, state: State) -> None:
     assert book.made("other", "2") is None
 
 
-def test_rows_that_were_not_read_are_counted_once(book: Ledger) -> None:
-    """A delta that is split or taken up again tells of the same snapshots again."""
-    pieces = [snapshot(2, 70, "overwrite"), snapshot(3), snapshot(4)]
-    promote(book, 1)
-    assert book.unread(PIPELINE) == 0
-    close(book, book.open(PIPELINE, delta_of(pieces, 1)), State.SPLIT)
-    assert book.unread(PIPELINE) == 70
-    close(book, book.open(PIPELINE, delta_of(pieces[:2], 1)), State.PARKED)
-    book.retry(PIPELINE, "ann", book.parked(PIPELINE))
-    close(book, book.pending(PIPELINE), State.KEPT)  # type: ignore[arg-type]
-    close(book, book.open(PIPELINE, delta_of([snapshot(4), snapshot(5, 7, "merge")], 3)))
-    assert book.unread(PIPELINE) == 77
-    assert book.unread("other") == 0
-
-
 def test_texts_come_back_as_they_were(book: Ledger) -> None:
     """Whatever an error says is kept to the letter."""
     text = "'; DROP TABLE deltas; -- \0 \n\t <b>é漢🙂 \x1b[31m"
@@ -765,6 +789,142 @@ def test_the_largest_snapshot_ids_fit(book: Ledger) -> None:
     assert cursor(book) == 2**63 - 1
 
 
+# -- halts and wishes ----------------------------------------------------------------------------
+
+
+def test_a_halt_stops_the_pipeline_until_it_is_resumed(book: Ledger) -> None:
+    """It is a pause that the program itself made, with its reason and the head that it saw."""
+    book.halt(PIPELINE, "snapshot 2 is a delete", 3)
+    standing = book.standing(PIPELINE)
+    assert (standing.paused, standing.halted_id) == ("halted: snapshot 2 is a delete", 3)
+    book.looked(PIPELINE, Cursor(UUID, 4), "halted")
+    assert book.standing(PIPELINE).halted_id == 3, "what came later was not seen"
+    book.resume(PIPELINE, "ann")
+    standing = book.standing(PIPELINE)
+    assert (standing.paused, standing.halted_id, standing.passed_id) == (None, None, 3)
+    told = [(row["who"], row["action"], row["detail"]) for row in book.audit()]
+    assert told == [("ann", "resume", ""), ("retraind", "halt", "snapshot 2 is a delete")]
+
+
+def test_what_may_pass_is_forgotten_once_it_has_passed(book: Ledger) -> None:
+    """A decision that moves the cursor over it ends the permission; a split or a retry does not."""
+    parked = park(book, 1)
+    book.halt(PIPELINE, "a rewrite", 3)
+    book.resume(PIPELINE, "ann")
+    close(book, book.open(PIPELINE, delta(2, 3)), State.SPLIT)
+    book.retry(PIPELINE, "ann", [parked])
+    close(book, book.pending(PIPELINE))  # type: ignore[arg-type]
+    close(book, book.open(PIPELINE, delta(2)))
+    assert book.standing(PIPELINE).passed_id == 3
+    close(book, book.open(PIPELINE, delta(3)))
+    assert book.standing(PIPELINE).passed_id is None
+
+
+def test_a_resume_without_a_halt_lets_nothing_more_pass(book: Ledger) -> None:
+    """After a mere pause the earlier permission stands as it was, or there is none."""
+    book.pause(PIPELINE, "ann", "")
+    book.resume(PIPELINE, "ann")
+    assert book.standing(PIPELINE).passed_id is None
+    book.halt(PIPELINE, "a rewrite", 3)
+    book.pause(PIPELINE, "ann", "the weekend")
+    assert book.standing(PIPELINE).paused == "the weekend"
+    for _ in range(2):
+        book.resume(PIPELINE, "ann")
+        assert book.standing(PIPELINE).passed_id == 3
+    assert book.standing("other") == Standing("other")
+
+
+def test_a_wish_goes_with_the_delta_that_is_opened_anew(book: Ledger) -> None:
+    """`release` and `drop` are read by whoever decides, with who wished it and why."""
+    first, second = park(book, 1), park(book, 2)
+    book.retry(PIPELINE, "ann", [first], "release")
+    book.retry(PIPELINE, "bob", [first, second], "drop", "a test run")
+    wishes = []
+    while work := book.pending(PIPELINE):
+        wishes.append((work.retry_of, work.wish, work.wisher))
+        close(book, work, State.DROPPED if work.wish == "drop" else State.KEPT)
+    assert wishes == [(1, "release", "ann"), (2, "drop", "bob: a test run")]
+    told = [(row["who"], row["action"], row["detail"]) for row in book.audit()]
+    assert told == [("bob", "drop", "2 a test run"), ("ann", "release", "1")]
+    assert (book.parked(PIPELINE), cursor(book)) == ([], 2)
+    assert [fated.state for fated in book.fates(PIPELINE).values()] == [Fate.TRAINED, Fate.SKIPPED]
+
+
+@pytest.mark.parametrize("wish", WISHES)
+def test_a_drop_hurries_nothing_else(book: Ledger, wish: Wish) -> None:
+    """Only who wants something tried does not want to wait for it."""
+    parked = park(book, 1)
+    book.postpone(book.open(PIPELINE, delta(2)), "an outage", moment())
+    book.retry(PIPELINE, "ann", [parked], wish)
+    work = book.pending(PIPELINE)
+    assert work is not None
+    assert (work.sequence, work.next_try_at is None) == (2, wish != "drop")
+
+
+# -- looking -------------------------------------------------------------------------------------
+
+
+def test_when_the_head_moved_and_since_when_something_waits(book: Ledger) -> None:
+    """The first of what waits counts from when it was seen, the burst from its last commit."""
+    noon = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
+
+    def look(minute: int, head: int | None) -> tuple[int | None, int | None]:
+        book.clock = lambda: noon + timedelta(minutes=minute)
+        book.looked(PIPELINE, Cursor(UUID, head) if head else None, "idle")
+        return seen()
+
+    def seen() -> tuple[int | None, int | None]:
+        standing = book.standing(PIPELINE)
+        times = (standing.moved_at, standing.waits_since)
+        moved, waits = (int((t - noon).total_seconds() // 60) if t else None for t in times)
+        return moved, waits
+
+    def closes(
+        first: int, last: int, state: State = State.SKIPPED
+    ) -> tuple[int | None, int | None]:
+        close(book, book.open(PIPELINE, delta(first, last)), state)
+        return seen()
+
+    assert look(0, None) == (None, None)
+    assert look(1, 1) == (1, 1)
+    assert look(2, 1) == (1, 1), "it did not move"
+    assert look(3, 2) == (3, 1)
+    assert look(4, 3) == (4, 1)
+    assert look(5, None) == (4, 1)
+    assert closes(1, 3, State.SPLIT) == (4, 1), "nothing was dealt with yet"
+    assert closes(1, 1) == (4, 4), "the rest was there when the head moved last"
+    assert closes(2, 3) == (4, None)
+    assert look(6, 3) == (4, None)
+    assert look(7, 4) == (7, 7)
+    assert look(8, 3) == (8, None), "what waited was taken back"
+    assert look(9, 5) == (9, 9)
+
+
+def test_the_next_moment_is_kept_until_something_else_is_said(book: Ledger) -> None:
+    """It belongs to what is waited for, and goes with it, or with a decision."""
+    soon, later = moment(), moment()
+    book.looked(PIPELINE, None, "not now", soon)
+    assert book.standing(PIPELINE).next_at == soon
+    book.looked(PIPELINE, Cursor(UUID, 1), "not now", soon)
+    assert book.standing(PIPELINE).next_at == soon
+    book.looked(PIPELINE, None, "not now", later)
+    assert book.standing(PIPELINE).next_at == later
+    book.looked(PIPELINE, None, "idle")
+    assert book.standing(PIPELINE).next_at is None
+    book.looked(PIPELINE, None, "not now", later)
+    park(book, 1)
+    assert book.standing(PIPELINE).next_at is None
+
+
+def test_pins_are_told(book: Ledger) -> None:
+    """What is kept from expiry, or why nothing is, is told as it was said last."""
+    promote(book, 1)
+    assert book.standing(PIPELINE).pins == ""
+    for told in ("2 tag(s)", "off: access denied"):
+        book.pinned(PIPELINE, told)
+        assert book.standing(PIPELINE).pins == told
+
+
 # -- writing as little as possible ---------------------------------------------------------------
 
 
@@ -776,7 +936,7 @@ def test_a_look_that_finds_nothing_new_costs_no_write(path: Path, book: Ledger) 
         version = other._db.execute("PRAGMA data_version").fetchone()[0]
         for _ in range(3):
             book.looked(PIPELINE, head, "idle")
-            book.looked(PIPELINE, None, "idle")
+            book.looked(PIPELINE, None, "idle", None)
         assert other._db.execute("PRAGMA data_version").fetchone()[0] == version
         book.looked(PIPELINE, Cursor(UUID, 2), "idle")
         assert other._db.execute("PRAGMA data_version").fetchone()[0] != version
@@ -917,6 +1077,7 @@ def writes(book: Ledger) -> dict[str, Callable[[], object]]:
         "postpone": lambda: book.postpone(work, "x" * 100_000, later),
         "settle": lambda: book.settle(record(work, State.SKIPPED)),
         "restore": lambda: book.restore([replace(parked, sequence=77)], None),
+        "deploying": lambda: book.deploying(PIPELINE, "2"),
         "deployed": lambda: book.deployed(PIPELINE, "2", "answers"),
         "refuse": lambda: book.refuse(PIPELINE, model(2), "differs"),
         "beat": book.beat,
@@ -924,15 +1085,17 @@ def writes(book: Ledger) -> dict[str, Callable[[], object]]:
         "claim": lambda: book.claim(owner.myself(), book.owner()),
         "pause": lambda: book.pause(PIPELINE, "ann", "x"),
         "resume": lambda: book.resume(PIPELINE, "ann"),
+        "halt": lambda: book.halt(PIPELINE, "x", 9),
+        "pinned": lambda: book.pinned(PIPELINE, "x"),
         "rollback": lambda: book.rollback(PIPELINE, "ann", model(2), "x"),
         "retry": lambda: book.retry(PIPELINE, "ann", [parked]),
     }
 
 
 READS = {
-    "withdrawn", "trained",
+    "withdrawn", "dealt", "fates", "doubts", "trained_at",
     "standing", "pending", "history", "champion", "before", "proven", "promoted", "deployments",
-    "parked", "audit", "made", "unread", "owner", "one", "all", "now", "close", "write",
+    "parked", "audit", "made", "owner", "one", "all", "now", "close", "write",
 }  # fmt: skip
 
 

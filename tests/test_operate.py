@@ -195,6 +195,62 @@ def test_a_retry_of_what_is_not_parked_is_refused(book: Ledger, number: int) -> 
     assert dump(book) == before
 
 
+def test_a_release_says_who_wants_it(book: Ledger) -> None:
+    """A delta that breaks the data contract is trained on because a person said so."""
+    first, second = park(book, 1), park(book, 2)
+    said = operate.retry(book, PIPELINE, first.sequence, release=True)
+    assert "1 parked delta(s) are taken up" in said
+    work = book.pending(PIPELINE)
+    assert work is not None
+    assert (work.wish, work.wisher, work.delta) == ("release", "ann", first.delta)
+    assert book.parked(PIPELINE) == [second]
+    assert audited(book) == [("ann", "release", PIPELINE, "1")]
+
+
+def test_a_drop_closes_one_and_says_why(book: Ledger) -> None:
+    """The next tick closes it; nothing else is hurried, and the others stay parked."""
+    first, second = park(book, 1), park(book, 2)
+    book.postpone(book.open(PIPELINE, delta(3)), "an outage", moment())
+    said = operate.drop(book, PIPELINE, first.sequence, "a test rig")
+    assert said == "cards: delta 1 is dropped at the next tick; its rows stay in the table."
+    waiting = book.pending(PIPELINE)
+    assert waiting is not None
+    assert waiting.next_try_at is not None
+    close(book, waiting)
+    work = book.pending(PIPELINE)
+    assert work is not None
+    assert (work.wish, work.wisher, work.retry_of) == ("drop", "ann: a test rig", 1)
+    assert book.parked(PIPELINE) == [second]
+    assert audited(book) == [("ann", "drop", PIPELINE, "1 a test rig")]
+
+
+@pytest.mark.parametrize("number", [2, 99, 0])
+def test_a_drop_of_what_is_not_parked_is_refused(book: Ledger, number: int) -> None:
+    """The sentence lists what is parked, and nothing is written; nor is anything dropped twice."""
+    park(book, 1)
+    promote(book, 2)
+    before = dump(book)
+    with pytest.raises(GiveUp, match=f"Delta {number} of cards is not parked") as caught:
+        operate.drop(book, PIPELINE, number, "")
+    assert caught.value.remedy == "Parked are: 1."
+    assert dump(book) == before
+    operate.drop(book, PIPELINE, 1, "")
+    with pytest.raises(GiveUp, match="Parked are: none"):
+        operate.drop(book, PIPELINE, 1, "")
+
+
+def test_a_resume_lets_a_halt_pass(book: Ledger) -> None:
+    """What stopped the pipeline was seen by a person, who is named in the audit."""
+    book.halt(PIPELINE, "a rewrite", 7)
+    operate.resume(book, PIPELINE)
+    standing = book.standing(PIPELINE)
+    assert (standing.paused, standing.halted_id, standing.passed_id) == (None, None, 7)
+    assert audited(book) == [
+        ("retraind", "halt", PIPELINE, "a rewrite"),
+        ("ann", "resume", PIPELINE, ""),
+    ]
+
+
 def test_a_retry_hurries_what_waits(book: Ledger) -> None:
     """A postponed delta is tried at the next tick, and its attempts are remembered."""
     work = book.open(PIPELINE, delta(1))

@@ -133,6 +133,18 @@ def test_a_pid_given_to_another_program_is_no_daemon(book: Ledger, other: Ledger
     claim(book)
 
 
+@pytest.mark.parametrize("seconds", [-86_400, 86_400])
+def test_setting_the_clock_hides_no_daemon(
+    book: Ledger, daemon: subprocess.Popen[str], monkeypatch: pytest.MonkeyPatch, seconds: int
+) -> None:
+    """A clock that is set moves the moments at which the machine and its processes started."""
+    boot = psutil.boot_time()
+    monkeypatch.setattr("psutil._psplatform.boot_time", lambda: boot + seconds)
+    with pytest.raises(GiveUp, match=f"process {daemon.pid}"):
+        claim(book)
+    assert owner.living(book) is not None
+
+
 @pytest.mark.parametrize("skew", [timedelta(hours=-1), timedelta(0), timedelta(hours=1)])
 def test_a_daemon_on_another_host_is_seen_by_its_heartbeat(
     book: Ledger, other: Ledger, skew: timedelta

@@ -7,129 +7,19 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
-import psutil
 import pyarrow.parquet as pq
 import pytest
-import yaml
-from conftest import free_port
+from sites import ROOT, Site, until
 
-from config.settings import load
+from config.loading import load
 from daemon import composition
 from handlers.cards import Recipe, cards
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
-ROOT = Path(__file__).resolve().parent.parent
-PATIENCE = 240.0
-
-
-class Site:
-    """A configuration of one's own in an empty folder, and the commands run on it."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.port, self.endpoint = free_port(), free_port()
-        self.config = home / "retraind.yaml"
-        self.processes: list[subprocess.Popen[str]] = []
-        self.configure()
-
-    def configure(self, rounds: int = 30) -> None:
-        """Write the configuration."""
-        pipeline = {
-            "table": "lake.shop.payments",
-            "label": "fraud_trx",
-            "row_key": ["transaction_id"],
-            "ignore": ["event_time"],
-            "poll_every": "1s",
-            "train": {"rounds": rounds},
-            "endpoint": {"port": self.endpoint},
-        }
-        settings = {
-            "state_dir": str(self.home / "state"),
-            "stop_within": "30s",
-            "http": {"port": self.port},
-            "pipelines": {"payments": pipeline},
-        }
-        self.config.write_text(yaml.safe_dump(settings), encoding="utf-8")
-
-    def command(self, *words: str) -> list[str]:
-        """Give a command line."""
-        return [sys.executable, "-m", "daemon", *words, "--config", str(self.config)]
-
-    def run(self, *words: str, code: int = 0) -> str:
-        """Run a command to its end."""
-        done = subprocess.run(
-            self.command(*words), cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
-        )
-        assert done.returncode == code, done.stdout + done.stderr
-        return done.stdout if code == 0 else done.stderr
-
-    def ask(self, *words: str) -> Any:
-        """Run a command that reports, and read its JSON."""
-        return json.loads(self.run(*words, "--json"))
-
-    def start(self) -> subprocess.Popen[str]:
-        """Start the daemon and wait until it answers."""
-        log = (self.home / f"daemon{len(self.processes)}.log").open("w", encoding="utf-8")
-        process = subprocess.Popen(
-            self.command("run"), cwd=ROOT, stdout=log, stderr=subprocess.STDOUT, text=True
-        )
-        self.processes.append(process)
-        until(lambda: self.get("/healthz") == "ok", "the daemon answers")
-        return process
-
-    def get(self, path: str) -> Any:
-        """Get a page of the daemon, None while it does not answer."""
-        try:
-            answer = httpx.get(f"http://127.0.0.1:{self.port}{path}", timeout=5, trust_env=False)
-        except httpx.TransportError:
-            return None
-        return answer.json() if "json" in answer.headers["content-type"] else answer.text
-
-    def step(self) -> dict[str, Any]:
-        """Say what the pipeline does at this moment."""
-        found: dict[str, Any] = (self.get("/api/status") or {}).get("activity", {})
-        step: dict[str, Any] = found.get("payments", {})
-        return step
-
-    def decisions(self) -> list[dict[str, Any]]:
-        """Give what was decided, newest first, as the daemon's pages tell it."""
-        found: list[dict[str, Any]] = self.get("/api/history") or []
-        return found
-
-    def version(self) -> str | None:
-        """Ask the endpoint which version answers."""
-        try:
-            url = f"http://127.0.0.1:{self.endpoint}/version"
-            found: str | None = httpx.get(url, timeout=5, trust_env=False).json()["model_version"]
-        except httpx.TransportError:
-            return None
-        return found
-
-    def log(self) -> str:
-        """Give what the last daemon logged."""
-        return (self.home / f"daemon{len(self.processes) - 1}.log").read_text(encoding="utf-8")
-
-    def close(self) -> None:
-        """Leave nothing behind."""
-        for process in self.processes:
-            if process.poll() is None:
-                process.kill()
-                process.wait()
-        self.configure()
-        composition.endpoint(load(self.config), "payments").stop()
-
-
-def until(true: Callable[[], Any], what: str, patience: float = PATIENCE) -> None:
-    """Wait for a state of the world."""
-    end = time.monotonic() + patience
-    while not true():
-        assert time.monotonic() < end, f"waited {patience:.0f} s in vain: {what}"
-        time.sleep(0.1)
 
 
 @pytest.fixture
@@ -160,7 +50,7 @@ def test_an_appended_file_is_served(site: Site) -> None:
     frame = rows.select([n for n in rows.column_names if n != "event_time"]).slice(0, 2)
     body = {"dataframe_records": frame.to_pylist()}
     answer = httpx.post(
-        f"http://127.0.0.1:{site.endpoint}/invocations", json=body, trust_env=False
+        f"http://127.0.0.1:{site.endpoints['payments']}/invocations", json=body, trust_env=False
     ).json()
     assert answer["model_version"] == "1"
     assert all(0 < p < 1 for p in answer["predictions"])
@@ -232,20 +122,6 @@ def test_ctrl_c_in_mid_training_stops_within_its_time(site: Site) -> None:
     site.run("once")
     assert [d["state"] for d in site.ask("history")] == ["promoted"]
     assert site.version() == "1"
-
-
-def test_a_dead_driver_is_replaced(site: Site) -> None:
-    """When Spark's JVM dies under the daemon, the next tick starts another and work goes on."""
-    site.run("append", "--rows", "2000")
-    daemon = site.start()
-    until(lambda: len(site.decisions()) == 1, "the first delta is decided")
-    drivers = [c for c in psutil.Process(daemon.pid).children() if "java" in c.name()]
-    assert len(drivers) == 1
-    drivers[0].kill()
-    site.run("append", "--rows", "1000", "--batch", "1")
-    until(lambda: len(site.decisions()) == 2, "the second delta is decided")
-    assert [d["rows"] for d in site.decisions()] == [1000, 2000]
-    assert daemon.poll() is None
 
 
 def test_ports_and_folders_that_cannot_be_had_are_told(site: Site) -> None:

@@ -17,16 +17,11 @@ import pytest
 from conftest import Lab, told
 
 from daemon.ledger import Ledger
-from daemon.reconcile import (
-    FIRST_DELAY,
-    LONGEST_DELAY,
-    UNREADABLE_ATTEMPTS,
-    Reconciler,
-    delay,
-)
+from daemon.reconcile import Reconciler
+from daemon.retry import FIRST_DELAY, UNREADABLE_ATTEMPTS
 from daemon.store import now
 from handlers.evidence import read_proof, write_proof
-from handlers.facts import Model, State
+from handlers.facts import Fate, Model, State
 from handlers.registry import PROOF, SCORER
 from handlers.scorer import Scorer
 
@@ -47,14 +42,6 @@ def champion(book: Ledger, lab: Lab) -> str | None:
     """Say which version the ledger holds to be champion."""
     found = book.champion(lab.pipeline)
     return found.model.version if found else None
-
-
-@pytest.mark.parametrize("attempts", range(12))
-def test_delays_double_up_to_a_cap(attempts: int) -> None:
-    """A retry is a pure decision: doubling from 5 s, at most 5 minutes, spread by half."""
-    longest = min(FIRST_DELAY * 2**attempts, LONGEST_DELAY)
-    assert delay(attempts, 1.0) == longest
-    assert delay(attempts, 0.0) == longest / 2
 
 
 @real
@@ -144,7 +131,7 @@ def test_a_poisoned_delta_is_parked_and_the_next_goes_on(lab: Lab) -> None:
     parked = book.parked(lab.pipeline)
     assert "1 class" in parked[0].reason
     assert "'fraud_trx' is null throughout" in parked[1].reason
-    assert [r.snapshots[0].state for r in parked] == ["parked", "parked"]
+    assert [r.snapshots[0].state for r in parked] == [Fate.QUARANTINED, Fate.QUARANTINED]
     assert champion(book, lab) == serving(lab)
 
 
@@ -193,9 +180,9 @@ def test_a_parked_delta_is_taken_up_again_on_demand(lab: Lab) -> None:
 
 @real
 def test_commits_that_bring_no_rows_are_skipped_with_their_reason(lab: Lab) -> None:
-    """Compaction trains nothing; rows that came by overwrite are counted and told."""
+    """Compaction trains nothing, and neither do rewrites where the policy says so."""
     book = lab.ledger()
-    reconciler = lab.reconciler(book)
+    reconciler = lab.reconciler(book, delta={"min_rows": 1, "rewrites": "skip"})
     lab.append(0)
     reconciler.tick()
     lab.append(1)
@@ -209,8 +196,8 @@ def test_commits_that_bring_no_rows_are_skipped_with_their_reason(lab: Lab) -> N
     skipped = list(reversed(book.history(lab.pipeline, 2)))
     assert [record.state for record in skipped] == [State.SKIPPED, State.SKIPPED]
     assert "compaction" in skipped[0].reason
-    assert "up to 200 rows added by overwrite or merge were not read" in skipped[1].reason
-    assert skipped[1].snapshots[-1].state == "unread"
+    assert "up to 200 rows written by overwrite or merge were left out" in skipped[1].reason
+    assert skipped[1].snapshots[-1].state is Fate.REWRITTEN
     head = lab.table().head()
     assert book.standing(lab.pipeline).cursor == head
 
@@ -381,7 +368,7 @@ def test_few_rows_wait_until_they_are_enough(lab: Lab) -> None:
     reconciler = lab.reconciler(book, delta={"min_rows": 500})
     lab.append(0, 300)
     reconciler.tick()
-    assert "1 snapshot(s) with 300 rows wait for min_rows: 500" in book.standing(lab.pipeline).doing
+    assert "1 snapshot with 300 rows waits for min_rows: 500" in book.standing(lab.pipeline).doing
     lab.append(1, 300)
     reconciler.tick()
     assert told(book, lab.pipeline)[0][1] == 600
@@ -439,7 +426,7 @@ def test_a_stop_is_noticed_between_rounds_and_the_delta_goes_on_later(lab: Lab) 
     book = lab.ledger()
     reconciler = lab.reconciler(book)
     lab.append(0)
-    activity: Any = reconciler._progress
+    activity: Any = reconciler._decider._progress
     rounds = []
 
     def stops(step: str, done: int, total: int) -> None:
@@ -448,7 +435,7 @@ def test_a_stop_is_noticed_between_rounds_and_the_delta_goes_on_later(lab: Lab) 
             lab.stopping.set()
         activity(step, done, total)
 
-    reconciler._progress = stops
+    reconciler._decider._progress = stops
     reconciler.tick()
     assert rounds[-1] == ("training", 5)
     assert book.pending(lab.pipeline) is not None

@@ -19,7 +19,7 @@ from handlers import registry as module
 from handlers.account import account
 from handlers.cards import Recipe, cards
 from handlers.evidence import read_proof, write_proof
-from handlers.facts import Decision, Delta, Learnt, Record, Snapshot, State, TryLater, Verdict
+from handlers.facts import Decision, Delta, Fate, Learnt, Record, Snapshot, State, TryLater, Verdict
 from handlers.registry import PROOF, SCORER, Registry
 from handlers.rows import Split, choose, split
 from handlers.scorer import Scorer
@@ -64,7 +64,7 @@ def decided(name: str, sequence: int = 1, state: State = State.PROMOTED) -> Reco
     learnt = Learnt("fresh", {"eta": 0.1, "max_depth": 4}, ("age",), 480, 120, 0, 0.2, "salt")
     return Record(
         name, sequence, delta, state, "promoted: because", WHEN, WHEN,
-        account(delta, "trained", "why"), learnt=learnt, verdict=verdict,
+        account(delta, Fate.TRAINED, "why"), learnt=learnt, verdict=verdict,
     )  # fmt: skip
 
 

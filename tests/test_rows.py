@@ -417,6 +417,85 @@ def test_nested_columns_are_refused_where_asked_for(name: str, role: str) -> Non
         choose(SCHEMA, pipeline(**{role: wanted}))
 
 
+@EXAMPLES
+@given(st.data())
+def test_names_are_found_whatever_their_case(data: st.DataObject) -> None:
+    """As in SQL: another case of the same names chooses the same columns, as the table has them."""
+    wanted = {"label": "fraud", "features": ("merchant", "day"), "row_key": ("id",)}
+    ignored = ("amount", "code")
+
+    def cased(name: str) -> str:
+        letters = [data.draw(st.sampled_from([c.lower(), c.upper()])) for c in name]
+        return "".join(letters)
+
+    other = {
+        key: cased(names) if isinstance(names, str) else tuple(map(cased, names))
+        for key, names in wanted.items()
+    }
+    checked = ["at", "nowhere"]
+    found = choose(SCHEMA, pipeline(**other), checked=map(cased, checked))
+    assert found == choose(SCHEMA, pipeline(**wanted), checked=checked)
+    assert (found.label, found.key, found.checked) == ("fraud", ("id",), ("at",))
+    assert choose(SCHEMA, pipeline(ignore=tuple(map(cased, ignored)))) == choose(
+        SCHEMA, pipeline(ignore=ignored)
+    )
+
+
+def test_the_exact_name_wins_and_a_doubtful_one_is_refused() -> None:
+    """Among columns that differ in case only, one must be named as it is written."""
+    schema = {"id": "int", "ID": "int", "fraud": "int", "x": "double"}
+    assert choose(schema, pipeline(row_key=("ID",))).key == ("ID",)
+    assert rows.resolve("Id", schema) is None
+    with pytest.raises(TryLater, match="'Id'"):
+        choose(schema, pipeline(row_key=("Id",)))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "name"),
+    [
+        ({"features": ("Fraud", "id")}, "fraud"),
+        ({"row_key": ("FRAUD",)}, "fraud"),
+        ({"features": ("id", "ID")}, "id"),
+        ({"row_key": ("id", "at", "Id")}, "id"),
+    ],
+)
+def test_another_case_does_not_let_the_answer_in(wanted: Mapping[str, Any], name: str) -> None:
+    """The label is no feature and no key, and no column is taken twice, in whatever case."""
+    with pytest.raises(TryLater, match=f"names {name} twice"):
+        choose(SCHEMA, pipeline(**wanted))
+    choose(SCHEMA, pipeline(features=("id", "at"), row_key=("ID",)))  # a key may be learnt from
+
+
+@pytest.mark.parametrize("name", ["fraud", "Fraud"])
+@pytest.mark.parametrize("role", ["label", "features", "row_key"])
+def test_a_column_that_the_delta_took_away_is_given_up(role: str, name: str) -> None:
+    """It does not come back by waiting: the text says what became of it, in whatever case."""
+    schema = {column: type_ for column, type_ in SCHEMA.items() if column != "fraud"}
+    wanted = {"label": "foreign", role: name if role == "label" else (name,)}
+    lost = {"fraud": "renamed to is_fraud", "other": "dropped"}
+    with pytest.raises(GiveUp, match=f"{name} was renamed to is_fraud") as caught:
+        choose(schema, pipeline(**wanted), lost=lost)
+    assert "other" not in caught.value.what
+    assert "retraind retry" in caught.value.remedy
+    with pytest.raises(TryLater, match="the rows wait"):
+        choose(schema, pipeline(**wanted), lost={"other": "dropped"})
+
+
+def test_a_lost_column_that_nobody_names_is_no_matter() -> None:
+    """What the pipeline does not name may go, and so may a name that there is again."""
+    lost = {"other": "dropped", "fraud": "dropped and made anew"}
+    assert choose(SCHEMA, pipeline(), lost=lost) == choose(SCHEMA, pipeline())
+
+
+def test_what_the_contract_looks_at_is_read_but_not_learnt_from() -> None:
+    """Checked columns are read whatever their type, once, and fix neither order nor features."""
+    found = choose(SCHEMA, pipeline(features=("amount",)), checked=["TAGS", "amount", "nowhere"])
+    assert found.checked == ("tags", "amount")
+    assert "tags" not in found.ordering + found.inputs
+    assert found.to_read == [*found.ordering, "tags"]
+    assert len(set(found.to_read)) == len(found.to_read)
+
+
 def test_nothing_left_to_learn_from() -> None:
     """A table without a usable column is refused with the remedy."""
     with pytest.raises(TryLater, match="shorten `ignore`"):

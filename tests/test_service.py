@@ -9,12 +9,13 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
 import httpx
 import pytest
-from builders import ledger
+from builders import PIPELINE, TABLE, UUID, close, ledger, park, promote
 
 from config.settings import Pipeline, Settings
 from daemon import dashboard, service
@@ -22,7 +23,7 @@ from daemon.ledger import Ledger
 from daemon.reconcile import Reconciler
 from daemon.service import Activity, Clockwork, Service
 from daemon.store import NotOwner
-from handlers.facts import GiveUp, TryLater
+from handlers.facts import Delta, GiveUp, State, TryLater
 
 ROOT = Path(__file__).resolve().parent.parent
 STUBBORN = """
@@ -200,6 +201,29 @@ def test_the_pages_answer(site: Any) -> None:
     assert status["activity"]["cards"] == {"name": "training", "done": 3, "total": 10}
     assert client.get("/api/history?pipeline=cards&limit=5").json() == []
     assert "3 of 10" in client.get("/").text
+
+
+def test_what_needs_a_person_is_on_the_page(site: Any, tmp_path: Path) -> None:
+    """A halt, a parked delta and doubts about the champion are told there, with what helps."""
+    client, _, _ = site
+    with closing(ledger(tmp_path / "ledger.db", owned=False)) as book:
+        token = book.one("SELECT token FROM owner")
+        assert token is not None
+        book._token = token["token"]
+        promote(book, 1)
+        park(book, 2)
+        back = Delta(TABLE, "main", UUID, None, 3, (), note="parted", gone=(2, 1))
+        close(book, book.open(PIPELINE, back), State.SKIPPED)
+        book.halt(PIPELINE, "snapshot 4 is a <delete>", 4)
+        book.pinned(PIPELINE, "2 tag(s) keep <them>")
+    page = client.get("/").text
+    for told in (
+        "halted: snapshot 4 is a &lt;delete&gt;; <code>retraind resume cards</code> lets it pass",
+        "up to 100 rows it learnt from, in 1 snapshot(s), were rolled back",
+        "2 tag(s) keep &lt;them&gt;",
+        "delta 2, 100 rows:</span> parked: because the test says so",
+    ):
+        assert told in page
 
 
 def test_what_is_shown_is_escaped(site: Any) -> None:

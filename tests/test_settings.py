@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 import pytest
 import yaml
@@ -17,8 +17,9 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from config import settings as module
-from config.settings import METRICS, UNITS, ConfigError, Duration, Section, Settings, load
+from config.loading import load
+from config.section import UNITS, Duration, Section, fields
+from config.settings import METRICS, ConfigError, Pipeline, Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 BASE = "pipelines:\n  cards: {table: lake.bank.cards, label: fraud}\n"
@@ -78,12 +79,12 @@ def sections(annotation: object) -> list[type[Section]]:
 
 def leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, FieldInfo]]:
     """Walk every single setting: its environment variable and its field."""
-    for name, field in model.model_fields.items():
-        inside = [*path, name, "cards"] if name == "pipelines" else [*path, name]
+    for name, field in fields(model).items():
+        inside = [*path, name, "cards"] if get_origin(field.annotation) is dict else [*path, name]
         if found := sections(field.annotation):
             yield from leaves(found[0], tuple(inside))
         else:
-            yield "RETRAIND_" + "__".join(inside).upper(), field
+            yield "RETRAIND_" + "__".join([*path, name]).upper(), field
 
 
 # -- precedence ------------------------------------------------------------------------------
@@ -114,6 +115,17 @@ SPECIAL = {
     "IGNORE": '["c"]',
     "CONF": '{"spark.a": "b"}',
     "PARAMETERS": '{"max_depth": 3}',
+    "MAX_WAIT": "90.5",
+    "QUIET_FOR": "60.5",
+    "COOLDOWN": "30.5",
+    "COALESCE": "each",
+    "REWRITES": "skip",
+    "HISTORY": "halt",
+    "FORGET": "full",
+    "MIN": "-1.5",
+    "MAX": "1.5",
+    "VALUES": '["a", 1, true, 0.5]',
+    "WITHIN": "90.5",
 }
 """What to put into a variable whose setting takes no arbitrary value of its type."""
 
@@ -135,14 +147,14 @@ def test_every_single_value_can_come_from_the_environment(monkeypatch: pytest.Mo
     wanted = {name: another(name, field.default) for name, field in leaves(Settings)}
     for name, text in wanted.items():
         monkeypatch.setenv(name, text)
-    settings = load(None).model_dump(mode="json")
+    settings = load(None).model_dump(mode="json", by_alias=True)
     for name, text in wanted.items():
         value: Any = settings
         for part in name.removeprefix("RETRAIND_").lower().split("__"):
             value = value[part]
         shown = value if isinstance(value, str) else json.dumps(value)
         assert shown == text, name
-    assert len(wanted) > 35
+    assert len(wanted) > 55
 
 
 def test_a_whole_group_comes_as_json(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,6 +218,15 @@ pipelines:
   cards: {table: cards, labl: fraud, poll_every: -1, train: {round: 9, holdout: 1.5}}
   Bad Name: {table: a.b, label: y}
   train: {table: a.b, label: y, taks: binary, endpoint: {prot: 1}}
+  checked:
+    table: a.b
+    label: y
+    contract: {}
+    delta: {min_row: 3, max_wait: never, rewrites: all}
+    validate:
+      min_per_clas: 3
+      columns: {columns: {mni: 0, max_null: 2}, age: {min: 2, max: 1}, sex: {values: []}}
+      freshness: {column: time}
 """
 MISTAKES = {
     "stat_dir": "did you mean 'state_dir'?",
@@ -222,6 +243,16 @@ MISTAKES = {
     "pipelines.Bad Name": "lower case letters",
     "pipelines.train.taks": "did you mean 'task'?",
     "pipelines.train.endpoint.prot": "did you mean 'port'?",
+    "pipelines.checked.contract": "known: table",
+    "pipelines.checked.delta.min_row": "did you mean 'min_rows'?",
+    "pipelines.checked.delta.max_wait": "500ms",
+    "pipelines.checked.delta.rewrites": "'skip'",
+    "pipelines.checked.validate.min_per_clas": "did you mean 'min_per_class'?",
+    "pipelines.checked.validate.columns.columns.mni": "did you mean 'min'?",
+    "pipelines.checked.validate.columns.columns.max_null": "less than or equal to 1",
+    "pipelines.checked.validate.columns.age": "min: 2 is above max: 1",
+    "pipelines.checked.validate.columns.sex.values": "at least 1",
+    "pipelines.checked.validate.freshness.within": "is required",
     "environment RETRAIND_STATEDIR": "did you mean 'state_dir'?",
 }
 
@@ -251,6 +282,58 @@ def test_mistakes_between_settings_are_listed_together(refused: Callable[[str], 
     )
     for part in ("promote.metric", "features: contains", "features: names", "row_key: contains"):
         assert part in text
+
+
+def test_mistakes_of_the_contract_are_listed_with_the_others(refused: Callable[[str], str]) -> None:
+    """A rule that the pipeline gives no meaning to is told beside whatever else is wrong."""
+    text = refused(
+        pipeline(
+            task="regression",
+            validate={"min_per_class": 5, "max_duplicates": 0.1},
+            features=[],
+        )
+    )
+    for part in ("features: names", "validate.min_per_class: ", "validate.max_duplicates: "):
+        assert part in text
+
+
+@pytest.mark.parametrize(
+    ("validate", "changes"),
+    [
+        ({"min_per_class": 5}, {}),
+        ({"min_per_class": 5}, {"task": "multiclass"}),
+        ({"min_per_class": 0}, {"task": "regression"}),
+        ({"max_duplicates": 0}, {"row_key": ["id"]}),
+        ({"max_duplicates": 1}, {}),
+        ({"columns": {"amount": {"min": 1, "max": 1}, "id": {}}}, {}),
+    ],
+)
+def test_contracts_that_are_taken(
+    validate: dict[str, Any], changes: dict[str, Any], read: Read
+) -> None:
+    """`validate` in the file is `contract` in the program, and what is consistent is taken."""
+    taken = read(pipeline(validate=validate, **changes)).pipelines["cards"].contract
+    assert taken.model_dump(mode="json", exclude_unset=True) == validate
+
+
+def test_values_keep_their_type(read: Read) -> None:
+    """An accepted value is the text, number or boolean that was written, none is turned."""
+    wanted = ["1", 1, 1.0, True, "true"]
+    mine = read(pipeline(validate={"columns": {"a": {"values": wanted}}})).pipelines["cards"]
+    values = mine.contract.columns["a"].values
+    assert values is not None
+    assert [(type(v), v) for v in values] == [(type(v), v) for v in wanted]
+
+
+@pytest.mark.parametrize("quiet", ["5m", "6m"])
+def test_a_quiet_time_that_decides_nothing_is_refused(
+    quiet: str, read: Read, refused: Callable[[str], str]
+) -> None:
+    """After `max_wait` nothing is waited for, so `quiet_for` must be shorter to mean anything."""
+    text = refused(pipeline(delta={"max_wait": "5m", "quiet_for": quiet}))
+    assert "pipelines.cards.delta: quiet_for: must be shorter" in text
+    assert read(pipeline(delta={"quiet_for": quiet})).pipelines["cards"].delta.max_wait is None
+    assert read(pipeline(delta={"max_wait": "7m", "quiet_for": quiet})).pipelines
 
 
 @pytest.mark.parametrize("name", ["_env_file", "_cli_parse_args", "1", "_secrets_dir"])
@@ -383,9 +466,7 @@ def test_a_broken_file_is_explained(text: str, refused: Callable[[str], str]) ->
         lambda inner: (
             st.lists(inner, max_size=3)
             | st.dictionaries(
-                st.sampled_from(
-                    [*Settings.model_fields, *module.Pipeline.model_fields, "cards", "_x"]
-                )
+                st.sampled_from([*Settings.model_fields, *fields(Pipeline), "cards", "_x"])
                 | st.integers(),
                 inner,
                 max_size=4,

@@ -144,7 +144,7 @@ def test_held_out_rows_never_reach_training(strategy: str, tmp_path: Path) -> No
         recent = table.filter(pc.greater_equal(table["id"], 200))
 
         def read(wanted: Delta, table: pa.Table = table, recent: pa.Table = recent) -> pa.Table:
-            return table if wanted.start_id is None else recent
+            return table if wanted.whole else recent
 
         material = STRATEGIES[strategy](delta(1), read, COLUMNS, pipeline)
         model = train(material.train, COLUMNS, "binary", QUICK, quiet)
@@ -157,21 +157,21 @@ def test_strategies_differ_in_what_they_learn_from_and_not_in_the_judging() -> N
     """`fresh` learns from the delta, `full` from the whole table; both judge on the delta."""
     pipeline = Pipeline(table="lake.bank.cards", label="y", train=QUICK)
     whole = table_of("binary", 400)
-    reads: list[int | None] = []
+    reads: list[bool] = []
 
     def read(wanted: Delta) -> pa.Table:
-        reads.append(wanted.start_id)
+        reads.append(wanted.whole)
         assert wanted.end_id == 2
-        return whole if wanted.start_id is None else whole.slice(300)
+        return whole if wanted.whole else whole.slice(300)
 
     fresh = STRATEGIES["fresh"](delta(1), read, COLUMNS, pipeline)
     full = STRATEGIES["full"](delta(1), read, COLUMNS, pipeline)
-    assert reads == [1, 1, None]
+    assert reads == [False, False, True]
     assert fresh.held_out.rows.equals(full.held_out.rows)
     assert len(fresh.train.rows) + len(fresh.held_out.rows) == 100
     assert len(full.train.rows) > 300
     first = STRATEGIES["full"](delta(None), read, COLUMNS, pipeline)
-    assert reads[3:] == [None]
+    assert reads[3:] == [True]
     assert first.train.rows.equals(full.train.rows)
 
 

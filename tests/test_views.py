@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -35,21 +36,36 @@ from rich.console import Console
 
 from config.settings import Settings
 from daemon import operate, views
+from daemon.accounting import accounting
 from daemon.ledger import Ledger
-from daemon.screen import history_text, status_text
-from handlers.facts import Cursor, State
+from daemon.screen import account_text, history_text, status_text
+from handlers.facts import (
+    Breach,
+    BrokenContract,
+    Changes,
+    Cursor,
+    Delta,
+    Record,
+    Snapshot,
+    State,
+    Way,
+)
 
 HOSTILE = ["[red]x[/red]", "[/]", "<script>alert(1)</script>", ":smile: [link=http://x]y[/link]"]
 STATUS = {"daemon", "state_dir", "pipelines"}
 STANDING = {
-    "name", "table", "branch", "cursor", "head", "doing", "paused", "champion", "deployed",
-    "endpoint", "open", "parked", "unread_rows", "last",
+    "name", "table", "branch", "cursor", "head", "doing", "next_at", "paused", "halted", "pins",
+    "champion", "deployed", "endpoint", "open", "parked", "last",
 }  # fmt: skip
+CHAMPION = {"version", "run_id", "since", "how", "reason", "doubts"}
+PARKED = {"delta", "rows", "reason", "breaches"}
 DECISION = {
     "pipeline", "delta", "state", "reason", "closed_at", "seconds", "snapshot_from",
-    "snapshot_to", "snapshots", "rows", "version", "run_id", "against", "metric", "challenger",
-    "champion", "gain", "held_out_rows", "retry_of",
+    "snapshot_to", "snapshots", "rows", "read", "removed_rows", "breaches", "version", "run_id",
+    "against", "metric", "challenger", "champion", "gain", "held_out_rows", "retry_of",
 }  # fmt: skip
+BREACH = {"rule", "column", "count", "of", "examples", "sentence"}
+NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
 
 
 @pytest.fixture
@@ -75,9 +91,22 @@ def drawn(thing: Any, *, terminal: bool = False) -> str:
     return text
 
 
+def breach(sentence: str = "amount: 3 of 100 rows are below 0") -> Breach:
+    """Make a breach of the data contract."""
+    return Breach("min", "amount", 3, 100, ("id=7: -1.0",), sentence)
+
+
+def quarantine(book: Ledger, wanted: Delta, *breaches: Breach) -> Record:
+    """Park a delta that breaks the data contract."""
+    why = f"parked: {BrokenContract(breaches)}"
+    closed = record(book.open(PIPELINE, wanted), State.PARKED, reason=why)
+    book.settle(replace(closed, breaches=breaches))
+    return closed
+
+
 def fill(book: Ledger) -> None:
     """Let everything happen that a view tells of."""
-    park(book, 1)
+    quarantine(book, delta(1), breach())
     promote(book, 2)
     book.deployed(PIPELINE, "2", "answers")
     work = book.open(PIPELINE, delta(3))
@@ -99,9 +128,10 @@ def test_an_empty_ledger_has_a_status(wanted: Settings, book: Ledger) -> None:
     (standing,) = view["pipelines"]
     assert set(view) == STATUS
     assert set(standing) == STANDING
-    missing = {"cursor", "head", "paused", "champion", "deployed", "open", "last"}
+    missing = {"cursor", "head", "next_at", "paused", "champion", "deployed", "open", "last"}
     assert {key for key in STANDING if standing[key] is None} == missing
     assert (standing["doing"], standing["parked"]) == ("not looked yet", [])
+    assert (standing["halted"], standing["pins"]) == (False, "")
     assert dump(book) == before
     assert "not looked yet" in drawn(status_text(view))
     assert "nothing yet" in drawn(status_text(view))
@@ -116,15 +146,22 @@ def test_a_status_tells_everything_under_the_same_keys(wanted: Settings, book: L
     assert set(view["daemon"]) == {"running", "pid", "host", "url"}
     assert view["daemon"]["running"]
     assert set(standing) == STANDING
-    assert set(standing["champion"]) == {"version", "run_id", "since", "how", "reason"}
+    assert set(standing["champion"]) == CHAMPION
     assert set(standing["open"]) == {"delta", "rows", "attempts", "trouble", "next_try_at"}
     assert set(standing["last"]) == DECISION
     assert (standing["cursor"], standing["head"], standing["deployed"]) == (3, 4, "2")
-    assert (standing["parked"], standing["paused"]) == ([1], "maintenance")
+    (parked,) = standing["parked"]
+    assert set(parked) == PARKED
+    assert (parked["delta"], parked["rows"], standing["paused"]) == (1, 100, "maintenance")
+    assert [set(found) for found in parked["breaches"]] == [BREACH]
     assert (standing["open"]["delta"], standing["open"]["attempts"]) == (4, 1)
     text = drawn(status_text(view))
-    for told in ("version 2", "an outage (attempt 1)", "maintenance", "delta 1;", TABLE):
+    for told in (
+        "version 2", "an outage (attempt 1)", "maintenance", TABLE,
+        "delta 1, 100 rows: parked: the data contract is broken: amount: 3 of 100 rows",
+    ):  # fmt: skip
         assert told in text
+    assert "lets it pass" not in text
 
 
 def test_a_status_tells_when_nobody_runs(wanted: Settings, book: Ledger) -> None:
@@ -135,14 +172,137 @@ def test_a_status_tells_when_nobody_runs(wanted: Settings, book: Ledger) -> None
     assert "not running" in drawn(status_text(view))
 
 
-def test_rows_that_were_not_read_are_told(wanted: Settings, book: Ledger) -> None:
-    """Rows that came by overwrite or merge are not passed over in silence."""
+def standing(wanted: Settings, book: Ledger) -> tuple[dict[str, Any], str]:
+    """Give where the pipeline stands, for programs and drawn."""
+    view = strict(views.status(wanted, book))
+    found: dict[str, Any] = view["pipelines"][0]
+    return found, drawn(status_text(view))
+
+
+def test_what_happened_to_a_champions_rows_is_told(wanted: Settings, book: Ledger) -> None:
+    """Rows that were rolled back or deleted since it learnt are doubts, until they come back."""
+    close(book, book.open(PIPELINE, delta(1)))
+    close(book, book.open(PIPELINE, delta_of([snapshot(2, 1234)], 1)), State.PROMOTED, 2)
+    found, text = standing(wanted, book)
+    assert found["champion"]["doubts"] == []
+    assert "doubt" not in text
+    deletes = snapshot(3, 0, "delete", deleted_records="5678")
+    close(book, book.open(PIPELINE, delta_of([deletes], 2)), State.SKIPPED)
+    back = replace(delta(2), start_id=1, end_id=1, snapshots=(), note="rolled back", gone=(3, 2))
+    close(book, book.open(PIPELINE, back), State.SKIPPED)
+    found, text = standing(wanted, book)
+    assert found["champion"]["doubts"] == [
+        "up to 1,234 rows it learnt from, in 1 snapshot(s), were rolled back",
+        "5,678 rows were deleted since; it may have learnt from some of them",
+    ]
+    assert all(f"doubt     {doubt}" in text for doubt in found["champion"]["doubts"])
+    close(book, book.open(PIPELINE, delta_of([snapshot(2, 1234)], 1)), State.SKIPPED)
+    found, _ = standing(wanted, book)
+    assert len(found["champion"]["doubts"]) == 1
+
+
+def test_a_champion_that_nobody_decided_on_has_no_doubts(wanted: Settings, book: Ledger) -> None:
+    """A model whose decision is not in the ledger is shown all the same."""
+    book.restore([promoted(book, 1)], None)
+    book.rollback(PIPELINE, "ann", model(77), "from elsewhere")
+    found, _ = standing(wanted, book)
+    assert (found["champion"]["version"], found["champion"]["doubts"]) == ("77", [])
+
+
+def promoted(book: Ledger, number: int) -> Record:
+    """Promote the delta of one snapshot; gives the record."""
+    promote(book, number)
+    return book.history(PIPELINE, 1)[0]
+
+
+def test_a_halt_is_told_with_what_ends_it(wanted: Settings, book: Ledger) -> None:
+    """A halt is a pause of its own kind, with the command that lets it pass."""
+    book.halt(PIPELINE, "snapshot 2 is a delete", 3)
+    found, text = standing(wanted, book)
+    assert (found["halted"], found["paused"]) == (True, "halted: snapshot 2 is a delete")
+    assert "halted: snapshot 2 is a delete; `retraind resume` lets it pass" in text
+    operate.resume(book, PIPELINE)
+    found, text = standing(wanted, book)
+    assert (found["halted"], found["paused"]) == (False, None)
+    assert "halted" not in text
+
+
+def test_the_next_moment_and_the_pins_are_told(wanted: Settings, book: Ledger) -> None:
+    """Programs are told when it goes on, everybody which snapshots are kept."""
     promote(book, 1)
-    assert "unread" not in drawn(status_text(views.status(wanted, book)))
-    close(book, book.open(PIPELINE, delta_of([snapshot(2, 1234, "overwrite")], 1)), State.SKIPPED)
-    view = views.status(wanted, book)
-    assert view["pipelines"][0]["unread_rows"] == 1234
-    assert "1,234 rows came by overwrite or merge" in drawn(status_text(view))
+    book.looked(PIPELINE, None, "not now: few rows", NOON)
+    book.pinned(PIPELINE, "off: access denied")
+    found, text = standing(wanted, book)
+    assert (found["next_at"], found["pins"]) == ("2026-01-31T12:00:00+00:00", "off: access denied")
+    assert "pins      off: access denied" in text
+
+
+def test_a_decision_tells_how_its_rows_were_read(book: Ledger) -> None:
+    """Appended, changed or apart, or the whole table; with what was taken away and what broke."""
+    rewrite = snapshot(2, 70, "overwrite", deleted_records="90")
+    ways: list[Way] = ["appended", "changed", "apart", "whole"]
+    for way in ways:
+        close(book, book.open(PIPELINE, replace(delta_of([rewrite], 1), way=way)), State.SKIPPED)
+    measured = replace(delta_of([rewrite], 1), way="changed", changes=Changes(new=3, removed=23))
+    close(book, book.open(PIPELINE, measured))
+    close(book, book.open(PIPELINE, delta(1)))
+    quarantine(book, delta_of([snapshot(3)], 2), breach("one"), breach("two"))
+    view = strict(views.history(reversed(book.history())))
+    assert [item["read"] for item in view] == [*ways, "changed", "whole", "appended"]
+    assert [item["rows"] for item in view] == [0, 70, 0, 140, 3, 100, 100]
+    assert [item["removed_rows"] for item in view] == [20, 20, 20, 20, 23, 0, 0]
+    assert [found["sentence"] for found in view[-1]["breaches"]] == ["one", "two"]
+    assert view[-1]["breaches"][0]["examples"] == ["id=7: -1.0"]
+
+
+# -- the account ---------------------------------------------------------------------------------
+
+
+def accounted(book: Ledger, *log: Snapshot, elsewhere: Sequence[Snapshot] = ()) -> dict[str, Any]:
+    """Hold a log against the ledger."""
+    known = book.fates(PIPELINE)
+    found: dict[str, Any] = strict(accounting(book.standing(PIPELINE), log, list(elsewhere), known))
+    return found
+
+
+def test_an_account_is_drawn_with_its_sum(book: Ledger) -> None:
+    """One line a snapshot, the totals, and in words whether they add up."""
+    promote(book, 1)
+    park(book, 2)
+    book.looked(PIPELINE, None, "not now: few rows")
+    log = [snapshot(1), snapshot(2), snapshot(3, 1234)]
+    text = drawn(account_text(accounted(book, *log, elsewhere=[snapshot(9)])))
+    lines = text.splitlines()
+    assert lines[0] == PIPELINE
+    assert "trained" in lines[2]
+    assert "quarantined" in lines[3]
+    assert "1,234  waiting" in lines[4]
+    assert lines[4].rstrip().endswith("not now: few rows")
+    assert "elsewhere" in lines[5]
+    assert text.endswith(
+        "\n3 snapshot(s) in the branch's history: 1 trained (100 rows), 1 quarantined (100 rows), "
+        "1 waiting (1,234 rows). They add up.\n"
+    )
+
+
+def test_an_account_that_does_not_add_up_says_so(book: Ledger) -> None:
+    """A snapshot before the cursor without a decision is shown, and told at the end."""
+    close(book, book.open(PIPELINE, delta(2)))
+    text = drawn(account_text(accounted(book, snapshot(1), snapshot(2))))
+    assert "unaccounted" in text
+    assert text.endswith("They do not add up: some are unaccounted for.\n")
+    assert "history: none. They add up." in drawn(account_text(accounted(book)))
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("text", HOSTILE)
+def test_an_account_comes_out_literally(book: Ledger, text: str, *, terminal: bool) -> None:
+    """Operations and reasons come from outside: none of them styles or vanishes."""
+    book.settle(record(book.open(PIPELINE, delta(1)), State.PARKED, reason=text))
+    strange = snapshot(2, 5, f"{text}\x1b[31m")
+    shown = drawn(account_text(accounted(book, snapshot(1), strange)), terminal=terminal)
+    assert shown.count(text) == 2
+    assert "\x1b[31m" not in shown
 
 
 def test_a_champion_that_does_not_serve_yet_is_told(wanted: Settings, book: Ledger) -> None:
@@ -170,7 +330,7 @@ def test_a_history_has_the_same_keys_for_every_state(book: Ledger) -> None:
             "id": 1,
             "kind": "append",
             "rows": 100,
-            "state": "parked",
+            "state": "quarantined",
             "reason": parked["reason"],
         }
     ]

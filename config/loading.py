@@ -1,0 +1,113 @@
+"""Reads the settings from one YAML file and the environment.
+
+Precedence: environment (`RETRAIND_` prefix, `__` between levels), then the file, then defaults.
+Unknown keys are refused; all mistakes are reported at once, each with its path in the file.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_origin
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_settings import SettingsError
+
+from config.section import fields
+from config.settings import ConfigError, Settings
+
+CONFIG_VARIABLE = "RETRAIND_CONFIG"
+
+
+def load(path: Path | None) -> Settings:
+    """Read the settings from a YAML file (None: the environment alone).
+
+    Raises:
+        ConfigError: unreadable file, bad YAML, or bad settings; lists every mistake at once.
+    """
+    where = str(path) if path else "the environment"
+    values = _read(path) if path else {}
+    # A leading underscore would be an instruction to pydantic-settings instead of a setting.
+    odd = [key for key in values if not isinstance(key, str) or key.startswith("_")]
+    mistakes = [f"{key}: unknown setting{_nearest(str(key), Settings)}" for key in odd]
+    mistakes += _unknown_variables()
+    try:
+        settings = Settings(**{key: value for key, value in values.items() if key not in odd})
+    except ValidationError as error:
+        mistakes += [_sentence(item) for item in error.errors()]
+    except SettingsError as error:
+        mistakes += _unparsed(str(error))
+    if mistakes:
+        listed = "\n".join(f"  - {mistake}" for mistake in mistakes)
+        msg = f"The configuration in {where} has {len(mistakes)} mistake(s):\n{listed}"
+        raise ConfigError(msg)
+    return settings
+
+
+def _read(path: Path) -> dict[Any, Any]:
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        msg = f"Cannot read the configuration {path}: {error.strerror}. Check --config."
+        raise ConfigError(msg) from error
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date like 2026-99-99
+        msg = f"The configuration {path} is not valid YAML: {error}"
+        raise ConfigError(msg) from error
+    if not isinstance(values, dict):
+        msg = f"The configuration {path} must be a mapping with `pipelines:` at its top level."
+        raise ConfigError(msg)
+    return values
+
+
+def _unknown_variables() -> Iterator[str]:
+    for name in sorted(os.environ):
+        if name.upper().startswith("RETRAIND_") and name != CONFIG_VARIABLE:
+            field = name.lower().removeprefix("retraind_").split("__")[0]
+            if field not in fields(Settings):
+                yield f"environment {name}: unknown setting{_nearest(field, Settings)}"
+
+
+def _unparsed(error: str) -> Iterator[str]:
+    """Name the variables that pydantic-settings could not read; it names only the setting."""
+    field = found[1] if (found := re.search(r'field "(\w+)"', error)) else ""
+    for name in sorted(os.environ):
+        if name.upper().startswith(f"RETRAIND_{field}".upper()):
+            yield f"environment {name}: cannot be read; a list or a mapping is written as JSON"
+
+
+def _sentence(item: Any) -> str:  # noqa: ANN401 (pydantic's ErrorDetails, kept untyped for 2.x)
+    """Turn one pydantic error into `path: what is wrong (what was given)`."""
+    location = [str(part) for part in item["loc"] if part != "[key]"]
+    path = ".".join(location) if location else "settings"
+    if item["type"] == "extra_forbidden":
+        return f"{path}: unknown setting{_nearest(location[-1], _model_at(location[:-1]))}"
+    if item["type"] == "missing":
+        return f"{path}: is required"
+    message = item["msg"].removeprefix("Value error, ")
+    if item["type"] == "string_pattern_mismatch":
+        named = fields(_model_at(location[:-1]))
+        field = named.get(location[-1], fields(Settings)["pipelines"])
+        message = f"does not fit; expected: {str(field.description).rstrip('.')}"
+    given = "" if isinstance(item["input"], dict | BaseModel) else f" (given: {item['input']!r})"
+    return f"{path}: {message}{given}"
+
+
+def _nearest(name: str, model: type[BaseModel]) -> str:
+    close = difflib.get_close_matches(name, fields(model), n=1)
+    return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(fields(model))}"
+
+
+def _model_at(location: list[str]) -> type[BaseModel]:
+    """Follow a path into the settings; the keys of mappings are stepped over."""
+    model: type[BaseModel] = Settings
+    is_key = False
+    for part in location:
+        field = None if is_key else fields(model).get(part)  # a pipeline may be called `train`
+        is_key = field is not None and get_origin(field.annotation) is dict
+        kinds = [field.annotation, *get_args(field.annotation)] if field else []
+        model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), model)
+    return model
