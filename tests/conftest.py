@@ -134,9 +134,7 @@ class Lab:
         mine = self.settings(**changes).pipelines[self.pipeline]
         progress = Activity(self.stopping)
         models = self.home / "models"
-        return Reconciler(
-            self.pipeline, mine, self.doors(), book, models, progress, self.clock
-        )
+        return Reconciler(self.pipeline, mine, self.doors(), book, models, progress, self.clock)
 
     def append(
         self, batch: int, rows: int = 1200, mode: Any = "append", **changes: Any
