@@ -32,12 +32,6 @@ from handlers.facts import (
 from handlers.registry import SCORER
 from handlers.scorer import Scorer
 
-FATES = {
-    State.PROMOTED: Fate.TRAINED,
-    State.KEPT: Fate.TRAINED,
-    State.PARKED: Fate.QUARANTINED,
-}
-
 
 class Decider:
     """Decides on the deltas of one pipeline. The evidence is complete before the ledger moves."""
@@ -137,14 +131,15 @@ class Decider:
         delta = work.delta
         if work.wish == "drop":
             return State.DROPPED, f"dropped by {work.wisher}"
-        if work.retry_of is None and not self._table.contains(delta.end_id):
+        if work.retry_of is not None:
+            fated = self._ledger.fates(self.name).get(delta.end_id)
+            if fated and fated.undone:
+                return State.SKIPPED, f"skipped: its rows left the table: {fated.undone}"
+        elif not self._table.contains(delta.end_id):
             return State.ABANDONED, f"snapshot {delta.end_id} left the history"
-        if not delta.brings_rows:
-            return State.SKIPPED, skipped(delta)
-        known = cut.familiar(delta, self._ledger.dealt(self.name))
-        if known and known.end_id == delta.end_id:
-            return State.SKIPPED, "skipped: these rows were trained on before"
-        return None
+        if cut.familiar(delta, self._ledger.dealt(self.name)) == delta:
+            return State.SKIPPED, "skipped: these rows were dealt with before"
+        return None if delta.brings_rows else (State.SKIPPED, skipped(delta))
 
     def _champion(self) -> judge.Champion | None:
         champion = self._ledger.champion(self.name)

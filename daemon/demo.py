@@ -242,8 +242,9 @@ class Narrator:
             return Text(f"  endpoint {event['proof']}", style="green")
         if name in ("waiting", "delta_postponed") and "does not exist" not in event["trouble"]:
             return Text(f"  {event['trouble']}", style="yellow")
-        if name in ("deployment_refused", "unforeseen", "tick_failed", "rows_not_read"):
-            return Text(f"  {name}: {event.get('reason') or event.get('exception')}", style="red")
+        if name in ("deployment_refused", "unforeseen", "tick_failed", "rows_left_out"):
+            told = event.get("reason") or event.get("exception") or f"{event.get('rows')} rows"
+            return Text(f"  {name}: {told}", style="red")
         return None
 
 

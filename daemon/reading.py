@@ -194,11 +194,10 @@ class Reading(Store):
         return next((r for r in records if r.model and r.model.version == version), None)
 
     def dealt(self, pipeline: str) -> set[int]:
-        """Give the snapshots whose rows were trained on, or dealt with by policy."""
+        """Give the snapshots of closed deltas that need no second look: all but parked ones."""
         rows = self.all(
             "SELECT DISTINCT snapshot_id FROM snapshots JOIN deltas AS d USING (pipeline, sequence)"
-            " WHERE pipeline = ? AND snapshots.state IN ('trained', 'rewritten')"
-            " AND d.state NOT IN ('split', 'abandoned')",
+            " WHERE pipeline = ? AND d.state IN ('promoted', 'kept', 'skipped', 'dropped')",
             pipeline,
         )
         return {row["snapshot_id"] for row in rows}

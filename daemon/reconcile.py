@@ -212,7 +212,7 @@ class Reconciler:
             "delta_opened", delta=work.sequence, rows=delta.rows, snapshots=len(delta.snapshots),
             start=delta.start_id, end=delta.end_id, way=delta.way, note=delta.note,
         )  # fmt: skip
-        if count := left_out(delta):
+        if (count := left_out(delta)) and self._policy.rewrites == "skip":
             log.warning("rows_left_out", delta=work.sequence, rows=count)
         if delta.removed:
             log.warning("rows_removed", delta=work.sequence, rows=delta.removed)

@@ -6,7 +6,7 @@ pipeline's policy decides.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 
 from config.settings import DeltaPolicy
@@ -146,17 +146,15 @@ def divisible(delta: Delta) -> bool:
 def first(delta: Delta, rows: int = 1) -> Delta:
     """Cut the delta behind the first snapshot with which it brings so many rows.
 
-    Where it does not, it comes back whole. A writer that does not count counts as enough.
+    Where it does not, it comes back whole. A writer that does not count counts as enough. An append
+    right behind a rewrite stays with it: some writers append the old rows that they just deleted.
     """
     brought = 0
+    kinds = [snapshot.kind for snapshot in delta.snapshots]
     for position, snapshot in enumerate(delta.snapshots, start=1):
         if snapshot.kind in BRINGS:
             brought += snapshot.added if "added-records" in snapshot.summary else rows
-        if brought >= rows:
+        pair = snapshot.kind is Kind.REWRITE and kinds[position : position + 1] == [Kind.APPEND]
+        if brought >= rows and not pair:
             return _head(delta, position)
     return delta
-
-
-def bring_rows(snapshots: Sequence[Snapshot]) -> int:
-    """Count the snapshots that bring rows."""
-    return sum(snapshot.kind in BRINGS for snapshot in snapshots)

@@ -115,11 +115,15 @@ class Table:
 
         Those of a delta's rows, which may lack what was added to the table later; else those of
         the table as it is now.
+
+        Raises:
+            Expired: the delta's snapshots are gone.
         """
         with self._outages("read the schema of"):
             if delta is None:
                 frame = self._sessions().read.format("iceberg").load(self.name)
             else:
+                self._require(delta)
                 frame = self._frame(delta)
             return {field.name: field.dataType.simpleString() for field in frame.schema.fields}
 
@@ -185,10 +189,10 @@ class Table:
         """
         with self._outages("tagged"):
             change = self._refreshed().manageSnapshots()
+            for name in released:  # first, as a name may be among both
+                change = change.removeTag(name)
             for name, snapshot_id in wanted.items():
                 change = change.createTag(name, snapshot_id)
-            for name in released:
-                change = change.removeTag(name)
             change.commit()
 
     # -- inside ------------------------------------------------------------------------------
@@ -196,6 +200,16 @@ class Table:
     @contextmanager
     def _damage(self, delta: Delta) -> Iterator[None]:
         """Tell rows that cannot be read from a table that cannot be reached."""
+        self._require(delta)
+        try:
+            with self._outages("read"):
+                yield
+        except TryLater as error:
+            self.head()  # where not even the log can be read, this is an outage of the catalog
+            raise Unreadable(error.what, error.remedy) from error
+
+    def _require(self, delta: Delta) -> None:
+        """Refuse a delta whose snapshots are gone: Iceberg's own error looks like an outage."""
         with self._outages("read the log of"):
             self._refreshed()
             if not lineage.complete(delta, self._ancestors):
@@ -204,12 +218,6 @@ class Table:
                     f"expired.",
                     "Their rows are in the table, but no longer to be told from older ones.",
                 )
-        try:
-            with self._outages("read"):
-                yield
-        except TryLater as error:
-            self.head()  # where not even the log can be read, this is an outage of the catalog
-            raise Unreadable(error.what, error.remedy) from error
 
     @contextmanager
     def _difference(self, delta: Delta, columns: Sequence[str]) -> Iterator[Difference]:

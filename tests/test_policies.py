@@ -181,7 +181,7 @@ def test_a_cherry_pick_of_rows_that_are_known_is_not_trained_on_again(lab: Lab) 
     lab.sql(f"CALL lake.system.cherrypick_snapshot('{{t}}', {picked.snapshot_id})")
     reconciler.tick()
     assert last(book, lab).state is State.SKIPPED
-    assert "trained on before" in last(book, lab).reason
+    assert "dealt with before" in last(book, lab).reason
     assert account(book, lab)["adds_up"]
 
 

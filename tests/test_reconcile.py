@@ -603,7 +603,7 @@ def test_a_rollback_that_is_undone_trains_nothing_twice(lab: Lab) -> None:
         reconciler.tick()
     states = told(book, lab.pipeline)
     assert [state for state, _ in states[2:4]] == ["skipped", "skipped"]
-    assert "trained on before" in book.history(lab.pipeline, 2)[1].reason
+    assert "dealt with before" in book.history(lab.pipeline, 2)[1].reason
     assert states[4][1] == 500
     assert book.standing(lab.pipeline).cursor == lab.table().head()
 
