@@ -146,15 +146,22 @@ def divisible(delta: Delta) -> bool:
 def first(delta: Delta, rows: int = 1) -> Delta:
     """Cut the delta behind the first snapshot with which it brings so many rows.
 
-    Where it does not, it comes back whole. A writer that does not count counts as enough. An append
-    right behind a rewrite stays with it: some writers append the old rows that they just deleted.
+    Where it does not, it comes back whole. A writer that does not count counts as enough.
     """
     brought = 0
-    kinds = [snapshot.kind for snapshot in delta.snapshots]
     for position, snapshot in enumerate(delta.snapshots, start=1):
         if snapshot.kind in BRINGS:
             brought += snapshot.added if "added-records" in snapshot.summary else rows
-        pair = snapshot.kind is Kind.REWRITE and kinds[position : position + 1] == [Kind.APPEND]
-        if brought >= rows and not pair:
+        following = delta.snapshots[position : position + 1]
+        if brought >= rows and not any(_paired(snapshot, later) for later in following):
             return _head(delta, position)
     return delta
+
+
+def _paired(snapshot: Snapshot, later: Snapshot) -> bool:
+    """Say whether both may be one operation: some writers delete rows and append them again.
+
+    The delete is told by its files, which hold fewer rows than those that they replace.
+    """
+    shrinks = snapshot.count("deleted-records") > snapshot.added
+    return snapshot.kind is Kind.REWRITE and shrinks and later.kind is Kind.APPEND

@@ -29,6 +29,7 @@ USUAL: st.SearchStrategy[tuple[str, dict[str, str]]] = st.sampled_from(
         ("append", {"added-records": "5", "total-records": "50"}),
         ("append", {}),
         ("overwrite", {"added-records": "5", "deleted-records": "3"}),
+        ("overwrite", {"added-records": "3", "deleted-records": "5"}),
         ("overwrite", {"added-records": "4"}),
         ("overwrite", {"added-position-deletes": "2"}),
         ("delete", {"deleted-records": "3"}),

@@ -302,7 +302,7 @@ def test_a_delta_that_is_taken_apart_needs_no_second_resume() -> None:
         "snapshot 101 is a overwrite that rewrites or deletes rows (rewrites: halt)", 105
     )
     piece = first(whole)
-    assert ids(piece) == [101, 102]
+    assert ids(piece) == [101]
     assert isinstance(plan(piece, CURSOR, policy, passed=None), Halt)
     assert plan(piece, CURSOR, policy, passing(whole, piece, 104)) == replace(piece, way="changed")
     assert passing(whole, piece, 101) == 101
@@ -317,12 +317,17 @@ def test_a_delta_that_is_taken_apart_needs_no_second_resume() -> None:
 any_delta = deltas() | deltas(start=None)
 
 
+def shrinks(rewrite: Snapshot) -> bool:
+    """Say whether a snapshot's new files hold fewer rows than those that they replace."""
+    return rewrite.count("deleted-records") > rewrite.added
+
+
 @EXAMPLES
 @given(any_delta, st.integers(1, 12))
 def test_the_first_piece_ends_where_rows_come(wanted: Delta, rows: int) -> None:
     """It ends at the first snapshot with which it brings so many rows, or is the delta itself.
 
-    An append right behind a rewrite is never torn from it.
+    An append right behind a rewrite that takes more than it brings is never torn from it.
     """
     piece = first(wanted, rows)
     assert piece.snapshots == wanted.snapshots[: len(piece.snapshots)]
@@ -337,9 +342,10 @@ def test_the_first_piece_ends_where_rows_come(wanted: Delta, rows: int) -> None:
         assert not counts or counted >= rows
     rest = wanted.snapshots[len(piece.snapshots) :]
     if piece.snapshots and rest:
-        assert (piece.snapshots[-1].kind, rest[0].kind) != (Kind.REWRITE, Kind.APPEND)
+        kinds = (piece.snapshots[-1].kind, rest[0].kind)
+        assert kinds != (Kind.REWRITE, Kind.APPEND) or not shrinks(piece.snapshots[-1])
     if piece.snapshots:
-        pair = [s.kind for s in piece.snapshots[-2:]] == [Kind.REWRITE, Kind.APPEND]
+        pair = len(piece.snapshots) > 1 and shrinks(piece.snapshots[-2])
         last = piece.snapshots[-2 if pair else -1 :]
         assert sum(s.added for s in bring if s not in last) < rows
 
