@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from config.settings import Settings
 from handlers.facts import TryLater
@@ -98,6 +98,19 @@ def sessions(machine: Machine, settings: Settings) -> Sessions:
         return found
 
     return session
+
+
+def load(session: SparkSession, name: str) -> Any:  # noqa: ANN401 (a py4j handle)
+    """Load an Iceberg table; the handle can be refreshed, unlike what a cached catalog gives.
+
+    Where a catalog cannot be loaded, Spark looks for the table elsewhere and hides the reason, so
+    the catalog is asked for first.
+    """
+    spark, catalog = session._jsparkSession, name.partition(".")[0]  # noqa: SLF001 (py4j)
+    if session.conf.get(f"spark.sql.catalog.{catalog}", ""):
+        spark.sessionState().catalogManager().catalog(catalog)
+    loader = session._jvm.org.apache.iceberg.spark.Spark3Util  # type: ignore[union-attr] # noqa: SLF001 (py4j)
+    return loader.loadIcebergTable(spark, name)
 
 
 def thrown(error: Exception) -> str:

@@ -29,11 +29,10 @@ from handlers.facts import (
     TryLater,
     Unreadable,
 )
+from handlers.spark import Sessions, load, thrown
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
-
-    from handlers.spark import Sessions
 
 
 class Table:
@@ -246,10 +245,8 @@ class Table:
 
     def _refreshed(self) -> Any:  # noqa: ANN401 (a py4j handle)
         if self._handle is None or monotonic() - self._loaded > self._reload_every:
-            session = self._sessions()
             self._loaded = monotonic()
-            loader = session._jvm.org.apache.iceberg.spark.Spark3Util  # type: ignore[union-attr] # noqa: SLF001 (py4j is the only way to a refreshed table)
-            self._handle = loader.loadIcebergTable(session._jsparkSession, self.name)  # noqa: SLF001
+            self._handle = load(self._sessions(), self.name)
         else:
             self._handle.refresh()
         return self._handle
@@ -290,13 +287,19 @@ class Table:
                     "It is looked for again at each tick; check `table` if it should be there.",
                 ) from error
             raise TryLater(
-                f"The table {self.name} could not be {verb}: {_first_line(error)}.",
+                f"The table {self.name} could not be {verb}: {thrown(error)}.",
                 "Check `table`, `spark.catalog` and `spark.conf`.",
             ) from error
         except (PySparkException, Py4JError, OSError) as error:
             self._handle = None
+            told = thrown(error)
+            if "is not an Iceberg table" in told:
+                raise TryLater(
+                    f"The table {self.name} is not an Iceberg table.",
+                    "Make it one with Iceberg's procedure `system.migrate`, or check `table`.",
+                ) from error
             raise TryLater(
-                f"The table {self.name} could not be {verb}: {_first_line(error)}.",
+                f"The table {self.name} could not be {verb}: {told}.",
                 "The catalog, its storage or Spark is failing; `retraind doctor` tells which.",
             ) from error
 
@@ -326,9 +329,3 @@ def _snapshot(entry: Mapping[str, Any]) -> Snapshot:
         operation=summary.pop("operation", "unknown"),
         summary=summary,
     )
-
-
-def _first_line(error: Exception) -> str:
-    cause = getattr(error, "java_exception", None)
-    text = str(cause) if cause is not None else str(error)
-    return text.strip().splitlines()[0].rstrip(".") if text.strip() else type(error).__name__
