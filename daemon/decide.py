@@ -138,7 +138,7 @@ class Decider:
         elif not self._table.contains(delta.end_id):
             return State.ABANDONED, f"snapshot {delta.end_id} left the history"
         if cut.familiar(delta, self._ledger.dealt(self.name)) == delta:
-            return State.SKIPPED, "skipped: these rows were dealt with before"
+            return State.SKIPPED, "skipped: its snapshots were dealt with before"
         return None if delta.brings_rows else (State.SKIPPED, skipped(delta))
 
     def _champion(self) -> judge.Champion | None:

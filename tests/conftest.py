@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pytest
+from hypothesis import settings
 
 from config.settings import Settings
 from handlers.cards import Recipe, cards
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from handlers.table import Table
 
 NUMBERS = itertools.count(1)
+settings.register_profile("repeatable", derandomize=True, database=None)
+settings.register_profile("search", max_examples=5000, print_blob=True)
+settings.load_profile("repeatable")
 
 
 def free_port() -> int:
