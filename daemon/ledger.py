@@ -227,12 +227,14 @@ class Ledger(Reading):
         if closed.rowcount != 1:
             msg = f"delta {record.sequence} of {record.pipeline} is not open"
             raise RuntimeError(msg)
+        sources = {snapshot.id: snapshot.source_id for snapshot in record.delta.snapshots}
         db.executemany(
-            "INSERT INTO snapshots (pipeline, sequence, snapshot_id, kind, added, state, reason) "
-            "VALUES (?, ?, ?, ?, ?, ?, ?)",
+            "INSERT INTO snapshots "
+            "(pipeline, sequence, snapshot_id, kind, added, state, reason, source_id) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
             [
                 (record.pipeline, record.sequence, s.snapshot_id, s.kind.value, s.added,
-                 s.state.value, s.reason)
+                 s.state.value, s.reason, sources.get(s.snapshot_id))
                 for s in record.snapshots
             ],
         )  # fmt: skip

@@ -194,13 +194,17 @@ class Reading(Store):
         return next((r for r in records if r.model and r.model.version == version), None)
 
     def dealt(self, pipeline: str) -> set[int]:
-        """Give the snapshots of closed deltas that need no second look: all but parked ones."""
+        """Give the snapshots of closed deltas that need no second look: all but parked ones.
+
+        With a cherry-picked one goes that which it was picked from, as it may be picked again.
+        """
         rows = self.all(
-            "SELECT DISTINCT snapshot_id FROM snapshots JOIN deltas AS d USING (pipeline, sequence)"
+            "SELECT snapshot_id, source_id FROM snapshots JOIN deltas AS d"
+            " USING (pipeline, sequence)"
             " WHERE pipeline = ? AND d.state IN ('promoted', 'kept', 'skipped', 'dropped')",
             pipeline,
         )
-        return {row["snapshot_id"] for row in rows}
+        return {id_ for row in rows for id_ in row if id_ is not None}
 
     def fates(self, pipeline: str) -> dict[int, Fated]:
         """Say what became of each snapshot that was ever dealt with.

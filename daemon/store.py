@@ -71,6 +71,7 @@ ALTER TABLE snapshots ADD COLUMN undone_in INTEGER;
 UPDATE snapshots SET state = 'quarantined' WHERE state = 'parked';
 UPDATE snapshots SET state = 'rewritten' WHERE state = 'unread'
 """,
+    "ALTER TABLE snapshots ADD COLUMN source_id INTEGER",
 )
 """What brings a file from each format to the next; the first makes it."""
 VERSION = len(MIGRATIONS)

@@ -33,6 +33,7 @@ from hypothesis.stateful import (
     invariant,
     precondition,
     rule,
+    run_state_machine_as_test,
 )
 from lake import Lake, Row
 from oracle import Oracle
@@ -444,10 +445,13 @@ def listening(unforeseen: list[str]) -> Iterator[None]:
 
 
 SCRATCH = "/dev/shm" if Path("/dev/shm").is_dir() else None  # noqa: S108 (each story has a folder of its own)
-TestStories = pytest.mark.timeout(0)(Story.TestCase)  # finding the shortest story takes a while
-TestStories.settings = settings(
-    stateful_step_count=50,
-    deadline=None,
-    suppress_health_check=list(HealthCheck),
-    report_multiple_bugs=False,
-)
+
+
+@pytest.mark.timeout(0)  # finding the shortest story takes a while
+def test_no_story_breaks_a_promise() -> None:
+    """Whatever happens in whatever order, each promise holds at each step, and all ends well."""
+    usual = settings(
+        stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck),
+        report_multiple_bugs=False,
+    )  # fmt: skip
+    run_state_machine_as_test(Story, settings=usual)

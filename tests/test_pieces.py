@@ -90,3 +90,19 @@ def test_what_passed_a_halt_passes_in_pieces(world: World, start: Start) -> None
     world.lake.rewrite(rows(50, 60), [], in_place=False)
     settle(daemon)
     assert daemon.book.standing(NAME).halted_id == world.lake.head
+
+
+def test_rows_that_are_picked_twice_are_trained_on_once(world: World, start: Start) -> None:
+    """A staged append is published, rolled back, and published again behind new rows."""
+    daemon = start()
+    before = world.lake.append(rows(0, 200))
+    staged = world.lake.append(rows(300, 340), staged=True)
+    world.lake.append(rows(400, 440))
+    world.lake.pick(staged)
+    settle(daemon)
+    world.lake.set_head(before)
+    world.lake.append(rows(500, 540))
+    world.lake.pick(staged)
+    settle(daemon)
+    assert told(daemon) == [("skipped", 0), ("kept", 40), ("skipped", 40)]
+    assert daemon.book.history(NAME, 1)[0].reason == "skipped: its snapshots were dealt with before"

@@ -147,6 +147,12 @@ def test_what_was_dealt_with_stays_so_when_it_comes_back(book: Ledger) -> None:
     assert book.dealt(PIPELINE) == {1, 2, 3}
 
 
+def test_what_was_cherry_picked_once_may_be_picked_again(book: Ledger) -> None:
+    """With the snapshot that was picked goes the one that it was picked from."""
+    decide(book, delta_of([snapshot(2, source_snapshot_id="77")], 1))
+    assert book.dealt(PIPELINE) == {2, 77}
+
+
 def test_a_whole_table_that_is_trained_on_again_tells_anew(book: Ledger) -> None:
     """After a lost history each snapshot that is kept belongs to the delta that read it again."""
     decide(book, delta(1, 3))
