@@ -265,4 +265,4 @@ class Reconciler:
 
 
 def _told(delta: Delta) -> str:
-    return f"{len(delta.snapshots)} snapshot(s) with {delta.rows} rows wait"
+    return f"{len(delta.snapshots)} snapshot(s) with {delta.rows} appended rows wait"

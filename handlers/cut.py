@@ -70,8 +70,8 @@ def _halted(delta: Delta) -> Delta | Halt:
     if before.brings_rows:
         return before
     found = next(s for s in delta.snapshots if s.kind in REWRITES)
-    what = f"snapshot {found.id} is a {found.operation} that rewrites or deletes rows"
-    return Halt(f"{what} (rewrites: halt)", delta.end_id)
+    what = f"snapshot {found.id} ({found.operation}) rewrites or deletes rows"
+    return Halt(f"{what}, and rewrites: halt", delta.end_id)
 
 
 def _apart(delta: Delta) -> Delta:

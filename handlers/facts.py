@@ -276,7 +276,7 @@ class BrokenContract(GiveUp):
     def __init__(self, breaches: tuple[Breach, ...]) -> None:
         told = "; ".join(breach.sentence for breach in breaches)
         super().__init__(
-            f"the data contract is broken: {told}",
+            f"the data contract is broken: {told}.",
             "`retraind retry --release` trains on them all the same, `retraind drop` closes it.",
         )
         self.breaches = breaches

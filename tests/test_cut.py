@@ -103,7 +103,7 @@ def test_which_part_is_taken_and_how_it_is_read(
 
 @pytest.mark.parametrize(
     ("letters", "culprit"),
-    [("R", "101 is a overwrite"), ("D", "101 is a delete"), ("CERA", "103 is a overwrite")],
+    [("R", "101 (overwrite)"), ("D", "101 (delete)"), ("CERA", "103 (overwrite)")],
 )
 def test_a_halt_names_the_snapshot_and_the_head(letters: str, culprit: str) -> None:
     """Where a rewrite is next, `halt` says which, and remembers the head that was seen."""
@@ -112,9 +112,7 @@ def test_a_halt_names_the_snapshot_and_the_head(letters: str, culprit: str) -> N
         found = plan(wanted, CURSOR, DeltaPolicy(rewrites="halt"), passed)
         assert isinstance(found, Halt)
         assert found.at == wanted.end_id
-        assert found.reason == (
-            f"snapshot {culprit} that rewrites or deletes rows (rewrites: halt)"
-        )
+        assert found.reason == (f"snapshot {culprit} rewrites or deletes rows, and rewrites: halt")
 
 
 @pytest.mark.parametrize(
@@ -299,7 +297,7 @@ def test_a_delta_that_is_taken_apart_needs_no_second_resume() -> None:
     policy = DeltaPolicy(rewrites="halt")
     whole = made("RARAR")
     assert plan(whole, CURSOR, policy) == Halt(
-        "snapshot 101 is a overwrite that rewrites or deletes rows (rewrites: halt)", 105
+        "snapshot 101 (overwrite) rewrites or deletes rows, and rewrites: halt", 105
     )
     piece = first(whole)
     assert ids(piece) == [101]

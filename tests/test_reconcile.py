@@ -354,7 +354,7 @@ def test_a_pause_observes_and_loses_nothing(lab: Lab) -> None:
     lab.append(2, 600)
     reconciler.tick()
     standing = book.standing(lab.pipeline)
-    assert "paused (holidays); 2 snapshot(s) with 1100 rows wait" in standing.doing
+    assert "paused (holidays); 2 snapshot(s) with 1100 appended rows wait" in standing.doing
     assert len(book.history(lab.pipeline)) == 1
     book.resume(lab.pipeline, "me")
     reconciler.tick()
