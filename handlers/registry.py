@@ -23,8 +23,9 @@ from dataclasses import replace
 from functools import partial
 from importlib import metadata
 from pathlib import Path
-from threading import RLock
+from threading import Lock, RLock
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import mlflow.artifacts
 import mlflow.pyfunc
@@ -62,6 +63,9 @@ SCORER = "scorer"
 LOADER = "retraind_scorer"
 FETCHED = ".fetched."
 """What the folder begins with in which a model arrives."""
+FOUNDED = ".founded."
+"""What the folder begins with in which an embedded store is made."""
+FOUNDING = Lock()
 PINNED = ("numpy", "pandas", "xgboost")
 
 
@@ -186,6 +190,7 @@ class Registry:
     def _connect(self) -> tuple[MlflowClient, str]:
         """Give the client and the experiment's id, making the experiment at first use."""
         if self._connection is None:
+            _found(self._uris[0])
             client = MlflowClient(*self._uris)
             found = client.get_experiment_by_name(self._experiment_name)
             if found is None:
@@ -282,7 +287,7 @@ class Registry:
         try:
             with self._turn:
                 yield
-        except (MlflowException, OSError) as error:
+        except (MlflowException, OSError, _past_mlflow()) as error:
             self._connection = None
             text = str(error).strip().splitlines() or [type(error).__name__]
             raise TryLater(
@@ -298,6 +303,34 @@ class Registry:
             client, _ = self._connect()
             client.get_experiment_by_name(self._experiment_name)
             return None
+
+
+def _found(uri: str) -> None:
+    """Make an SQLite store that is not there yet, complete or not at all.
+
+    MLflow makes one in many steps, and never again opens one that was killed at that.
+    """
+    database = Path(urlsplit(uri).path[1:])
+    with FOUNDING:
+        if not uri.startswith("sqlite:///") or database.exists():
+            return
+        database.parent.mkdir(parents=True, exist_ok=True)
+        for left in database.parent.glob(f"{FOUNDED}*"):  # by one that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=database.parent, prefix=FOUNDED) as scratch:
+            made = Path(scratch) / database.name
+            MlflowClient(f"sqlite:///{made}").search_experiments(max_results=1)
+            if not database.exists():  # `doctor` may be faster than the daemon, say
+                made.rename(database)
+
+
+def _past_mlflow() -> type[Exception]:
+    """Give what an embedded store throws past MLflow while it is opened."""
+    try:
+        from sqlalchemy.exc import SQLAlchemyError  # noqa: PLC0415 (a platform's MLflow lacks it)
+    except ImportError:
+        return MlflowException
+    return SQLAlchemyError
 
 
 def _sound(folder: Path) -> bool:

@@ -241,3 +241,28 @@ def test_rows_of_every_kind_survive_the_proof(registry: Registry, tmp_path: Path
     assert len(set(expected.tolist())) > 1
     kept = registry.record(decided("kinds"), scorer, rows)
     assert kept.model is not None
+
+
+def test_a_store_that_was_killed_while_it_was_made_is_made_anew(tmp_path: Path) -> None:
+    """A `kill -9` amid MLflow's first migrations leaves no store that can never be opened."""
+    code = (
+        "import os, sys; from sqlalchemy import event; from sqlalchemy.engine import Engine\n"
+        "def die(c, cursor, statement, *_):\n"
+        "    if 'ADD COLUMN' in statement: os._exit(9)\n"
+        "event.listen(Engine, 'after_cursor_execute', die)\n"
+        "from handlers.registry import Registry\n"
+        "Registry(sys.argv[1], None, 'x', 'y', None, '1').find('k')\n"
+    )
+    uri = f"sqlite:///{tmp_path}/state/mlflow.db"
+    done = subprocess.run([sys.executable, "-c", code, uri], check=False, capture_output=True)
+    assert done.returncode == 9, done.stderr
+    assert Registry(uri, None, "x", "y", tmp_path / "artifacts", "1").find("k") is None
+    assert [path.name for path in (tmp_path / "state").iterdir()] == ["mlflow.db"]
+
+
+def test_a_store_that_cannot_be_opened_is_an_outage(tmp_path: Path) -> None:
+    """What SQLite throws past MLflow at the first look delays the work, as any outage does."""
+    (tmp_path / "mlflow.db").write_bytes(b"not a database, or a disk that fails")
+    registry = Registry(f"sqlite:///{tmp_path}/mlflow.db", None, "x", "y", tmp_path, "1")
+    with pytest.raises(TryLater, match="MLflow at sqlite"):
+        registry.find("k")
