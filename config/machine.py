@@ -7,10 +7,13 @@ Order: what the configuration names, then what the platform brings, then what pi
 from __future__ import annotations
 
 import os
+import platform
 import re
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from hashlib import blake2b
 from importlib import metadata, util
 from pathlib import Path
@@ -169,6 +172,14 @@ def code_version() -> str:
         for source in sorted((root / room).glob("*.py")):
             digest.update(source.name.encode() + b"\0" + source.read_bytes())
     return f"{__version__}+{digest.hexdigest()}"
+
+
+@cache
+def environment() -> Mapping[str, str]:
+    """Name what a model may depend on beside its rows and parameters."""
+    libraries = ("xgboost", "numpy", "pandas", "pyarrow")
+    versions = {name: metadata.version(name) for name in libraries}
+    return {"retraind": code_version(), "python": platform.python_version(), **versions}
 
 
 def _installed(distribution: str) -> bool:

@@ -236,6 +236,31 @@ def account(pipeline: Name = None, config: Config = None, *, as_json: AsJson = F
 
 
 @cli.command()
+def reproduce(
+    run: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="An MLflow run's id or name (pipeline-delta: cards-7)."),
+    ],
+    config: Config = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Read the same snapshots, train again, and say whether the same model comes out.
+
+    Ends with status 1 if it does not, and says what differs. Nothing is changed.
+    """
+    from daemon import composition  # noqa: PLC0415
+    from daemon.screen import reproduction_text  # noqa: PLC0415
+
+    settings, book = _open(config)
+    with _waiting(f"making the model of {run} again"):
+        view = composition.reproduction(settings, book, run)
+    _show(view, as_json, reproduction_text(view))
+    if not view["reproduced"]:
+        raise typer.Exit(1)
+
+
+@cli.command()
 def rollback(
     pipeline: Name = None,
     config: Config = None,

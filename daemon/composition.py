@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 from config import machine
-from config.settings import Pipeline, Settings
+from config.settings import ConfigError, Pipeline, Settings
 from daemon.ledger import Ledger
 
 if TYPE_CHECKING:
@@ -89,6 +91,19 @@ def accounting(settings: Settings, book: Ledger, name: str) -> dict[str, Any]:
     wanted = settings.pipelines[name]
     table = Table(sessions(settings), wanted.table, wanted.branch)
     return account(book.standing(name), table.log(), table.elsewhere(), book.fates(name))
+
+
+def reproduction(settings: Settings, book: Ledger, run: str) -> dict[str, Any]:
+    """Make a model on record once more."""
+    from daemon.reproduce import find, reproduce  # noqa: PLC0415 (slow)
+
+    record = find(book, run)
+    if record.pipeline not in settings.pipelines:
+        msg = f"the run {run!r} belongs to pipeline {record.pipeline!r}, which is not configured"
+        raise ConfigError(msg)
+    pipeline, its = doors(settings)[record.pipeline]
+    with TemporaryDirectory() as models:  # the daemon's own copies are left alone
+        return reproduce(record, pipeline, its, book, Path(models))
 
 
 def _warm(spark: Sessions) -> None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 
+from config import machine
 from config.settings import Pipeline
 from daemon.doors import Doors
 from daemon.ledger import Ledger
@@ -62,20 +63,29 @@ class Decider:
         if not work.delta.brings_rows:
             return self.keep(work, State.SKIPPED, skipped(work.delta))
         self._check(work, fresh)
+        material, challenger = self.challenge(work.delta, columns, fresh)
+        self._step("judging")
+        verdict = judge.judge(
+            self._pipeline, challenger, champion, material.train, material.held_out
+        )
+        learnt = self._learnt(columns, material, challenger)
+        return self._keep_verdict(work, material, challenger, learnt, verdict)
+
+    def challenge(
+        self, delta: Delta, columns: rows.Columns, fresh: rows.Table | None = None
+    ) -> tuple[train.Material, Scorer]:
+        """Train a challenger on a delta, whose rows may have been read already."""
+        found = fresh if fresh is not None else self._read(delta, columns)
         material = train.STRATEGIES[self._pipeline.train.strategy](
-            work.delta,
-            lambda wanted: fresh if wanted is work.delta else self._read(wanted, columns),
+            delta,
+            lambda wanted: found if wanted is delta else self._read(wanted, columns),
             columns,
             self._pipeline,
         )
         challenger = train.train(
             material.train, columns, self._pipeline.task, self._pipeline.train, self._progress
         )
-        self._step("judging")
-        verdict = judge.judge(
-            self._pipeline, challenger, champion, material.train, material.held_out
-        )
-        return self._keep_verdict(work, material, challenger, verdict)
+        return material, challenger
 
     def columns(self, delta: Delta, champions: Iterable[str] = ()) -> rows.Columns:
         """Resolve the columns to read; raises as `rows.choose`."""
@@ -190,11 +200,11 @@ class Decider:
         if found := contract.breaches(fresh, schema, self._pipeline, self._clock()):
             raise BrokenContract(found)
 
-    def _keep_verdict(
-        self, work: Work, material: train.Material, challenger: Scorer, verdict: Verdict
-    ) -> Record:
+    def _learnt(
+        self, columns: rows.Columns, material: train.Material, challenger: Scorer
+    ) -> Learnt:
         settings = self._pipeline.train
-        learnt = Learnt(
+        return Learnt(
             strategy=settings.strategy,
             parameters=train.parameters(self._pipeline.task, len(challenger.classes), settings)
             | {"rounds": settings.rounds},
@@ -207,7 +217,17 @@ class Decider:
             row_key=self._pipeline.row_key,
             label=self._pipeline.label,
             task=self._pipeline.task,
+            split_by=columns.key,
+            balance=settings.balance,
+            max_categories=settings.max_categories,
+            rows_digest=rows.digest(material.train),
+            environment=machine.environment(),
         )
+
+    def _keep_verdict(
+        self, work: Work, material: train.Material, challenger: Scorer, learnt: Learnt,
+        verdict: Verdict,
+    ) -> Record:  # fmt: skip
         promoted = verdict.decision is Decision.PROMOTE
         state = State.PROMOTED if promoted else State.KEPT
         record = self._record(work, state, verdict.sentence, Fate.TRAINED)

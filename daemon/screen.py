@@ -102,6 +102,21 @@ def account_text(view: dict[str, Any]) -> RenderableType:
     return Group(Text(f"{view['pipeline']}", style="bold"), table, Text(f"\n{sum_} {end}"))
 
 
+def reproduction_text(view: dict[str, Any]) -> RenderableType:
+    """Draw what was on record beside what came out, and what that means."""
+    table = Table(box=None, pad_edge=False, header_style="bright_black")
+    for name in ("", "what", "then", "now"):
+        table.add_column(name)
+    for item in view["checks"]:
+        mark = Text("ok", style="green") if item["same"] else Text("!!", style="bold red")
+        then = "not on record" if item["then"] is None else item["then"]
+        table.add_row(mark, item["what"], then, item["now"])
+    for item in view["changed"]:
+        table.add_row("", item["what"], item["then"], item["now"])
+    name = f"{view['pipeline']}-{view['delta']}, version {view['version']}"
+    return Group(Text(name, style="bold"), table, Text(f"\n{view['told']}"))
+
+
 def _plain(text: str) -> Text:
     """Draw a text as it is; escape sequences in it must not command the terminal.
 

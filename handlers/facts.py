@@ -310,6 +310,14 @@ class Learnt:
     """As configured; empty where the whole row was the key."""
     label: str = ""
     task: str = ""
+    split_by: tuple[str, ...] = ()
+    """The columns that were hashed, in any case."""
+    balance: bool = False
+    max_categories: int = 200
+    rows_digest: str = ""
+    """Of the training rows and their labels, in their order."""
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Versions of this code and of what it was run with."""
 
 
 @dataclass(frozen=True, slots=True)

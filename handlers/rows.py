@@ -197,6 +197,13 @@ def split(rows: pa.Table, columns: Columns, task: Task, settings: Train) -> Spli
     )
 
 
+def digest(part: Part) -> str:
+    """Name rows and labels by their content and order."""
+    columns = [part.rows[name] for name in part.rows] + [part.labels]
+    hashed = [pd.util.hash_pandas_object(column, index=False).to_numpy() for column in columns]
+    return blake2b(np.column_stack(hashed).tobytes(), digest_size=8).hexdigest()
+
+
 def buckets(rows: pa.Table, key: tuple[str, ...], salt: str) -> np.ndarray[Any, np.dtype[np.int64]]:
     """Hash each row's key into 0..9999, shape (n,).
 
