@@ -40,6 +40,10 @@ Name = Annotated[
     str | None,
     typer.Argument(metavar="[PIPELINE]", help="Its name; may be left out if there is only one."),
 ]
+Run = Annotated[
+    str,
+    typer.Argument(metavar="RUN", help="An MLflow run's id or name (pipeline-delta: cards-7)."),
+]
 Reason = Annotated[str, typer.Option("--reason", "-r", help="Why; kept in the audit trail.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Log every tick.")]
 
@@ -236,15 +240,7 @@ def account(pipeline: Name = None, config: Config = None, *, as_json: AsJson = F
 
 
 @cli.command()
-def reproduce(
-    run: Annotated[
-        str,
-        typer.Argument(metavar="RUN", help="An MLflow run's id or name (pipeline-delta: cards-7)."),
-    ],
-    config: Config = None,
-    *,
-    as_json: AsJson = False,
-) -> None:
+def reproduce(run: Run, config: Config = None, *, as_json: AsJson = False) -> None:
     """Read the same snapshots, train again, and say whether the same model comes out.
 
     Ends with status 1 if it does not, and says what differs. Nothing is changed.
@@ -258,6 +254,17 @@ def reproduce(
     _show(view, as_json, reproduction_text(view))
     if not view["reproduced"]:
         raise typer.Exit(1)
+
+
+@cli.command()
+def explain(run: Run, config: Config = None, *, as_json: AsJson = False) -> None:
+    """Explain a model: what it looks at, how far to trust it, where it beats the champion."""
+    from daemon import composition  # noqa: PLC0415
+    from daemon.screen import explanation_text  # noqa: PLC0415
+
+    settings, book = _open(config)
+    view = composition.explanation(settings, book, run)
+    _show(view, as_json, explanation_text(view))
 
 
 @cli.command()

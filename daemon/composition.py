@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from daemon.doors import Doors
     from daemon.service import Clockwork
     from handlers.endpoint import LocalEndpoint
+    from handlers.registry import Registry
     from handlers.spark import Sessions
 
 
@@ -49,20 +50,13 @@ def doors(settings: Settings) -> dict[str, tuple[Pipeline, Doors]]:
     # Spark takes seconds to start, and so do the imports below: let them overlap.
     Thread(target=_warm, args=[spark], daemon=True).start()
     from daemon.doors import Doors  # noqa: PLC0415 (after export, and slow)
-    from handlers.registry import Registry  # noqa: PLC0415
     from handlers.table import Table  # noqa: PLC0415
     from handlers.train import check_parameters  # noqa: PLC0415
 
-    state = settings.state_dir.resolve()
-    code_version = machine.code_version()
-    embedded = found.tracking.value.startswith("sqlite:")
     opened = {}
     for name, pipeline in settings.pipelines.items():
         check_parameters(pipeline.task, pipeline.train)
-        registry = Registry(
-            found.tracking.value, settings.mlflow.registry_uri, name, settings.mlflow.experiment,
-            state / "mlartifacts" / name if embedded else None, code_version,
-        )  # fmt: skip
+        registry = _registry(settings, found, name)
         table = Table(spark, pipeline.table, pipeline.branch)
         opened[name] = pipeline, Doors(table, registry, endpoint(settings, name))
     return opened
@@ -95,15 +89,38 @@ def accounting(settings: Settings, book: Ledger, name: str) -> dict[str, Any]:
 
 def reproduction(settings: Settings, book: Ledger, run: str) -> dict[str, Any]:
     """Make a model on record once more."""
-    from daemon.reproduce import find, reproduce  # noqa: PLC0415 (slow)
+    from daemon.reproduce import reproduce  # noqa: PLC0415 (slow)
 
-    record = find(book, run)
+    record = book.by_run(run)
     if record.pipeline not in settings.pipelines:
         msg = f"the run {run!r} belongs to pipeline {record.pipeline!r}, which is not configured"
         raise ConfigError(msg)
     pipeline, its = doors(settings)[record.pipeline]
     with TemporaryDirectory() as models:  # the daemon's own copies are left alone
         return reproduce(record, pipeline, its, book, Path(models))
+
+
+def explanation(settings: Settings, book: Ledger, run: str) -> dict[str, Any]:
+    """Fetch what was kept to explain a run's model."""
+    from daemon.views import decision  # noqa: PLC0415 (commands start fast)
+
+    record = book.by_run(run)
+    found = machine.look(settings)
+    found.export(settings)
+    registry = _registry(settings, found, record.pipeline)
+    kept = registry.explanation(record.model.run_id) if record.model else None
+    return {"decision": decision(record), "explanation": kept}
+
+
+def _registry(settings: Settings, found: machine.Machine, name: str) -> Registry:
+    from handlers.registry import Registry  # noqa: PLC0415 (after export, and slow)
+
+    embedded = found.tracking.value.startswith("sqlite:")
+    artifacts = settings.state_dir.resolve() / "mlartifacts" / name if embedded else None
+    return Registry(
+        found.tracking.value, settings.mlflow.registry_uri, name, settings.mlflow.experiment,
+        artifacts, machine.code_version(),
+    )  # fmt: skip
 
 
 def _warm(spark: Sessions) -> None:

@@ -15,6 +15,7 @@ from daemon.reading import Work
 from daemon.retry import words
 from handlers import contract, cut, judge, rows, train
 from handlers.account import account, skipped
+from handlers.explain import Explanation, explain
 from handlers.facts import (
     BrokenContract,
     Changes,
@@ -69,7 +70,8 @@ class Decider:
             self._pipeline, challenger, champion, material.train, material.held_out
         )
         learnt = self._learnt(columns, material, challenger)
-        return self._keep_verdict(work, material, challenger, learnt, verdict)
+        explanation = explain(challenger, champion, material.held_out)
+        return self._keep_verdict(work, material, challenger, learnt, verdict, explanation)
 
     def challenge(
         self, delta: Delta, columns: rows.Columns, fresh: rows.Table | None = None
@@ -226,7 +228,7 @@ class Decider:
 
     def _keep_verdict(
         self, work: Work, material: train.Material, challenger: Scorer, learnt: Learnt,
-        verdict: Verdict,
+        verdict: Verdict, explanation: Explanation | None,
     ) -> Record:  # fmt: skip
         promoted = verdict.decision is Decision.PROMOTE
         state = State.PROMOTED if promoted else State.KEPT
@@ -234,9 +236,8 @@ class Decider:
         self._step("recording")
         sample = material.held_out.rows.head(self._pipeline.endpoint.verify_rows)
         self._ledger.beat()  # see `keep`
-        return self._registry.record(
-            replace(record, learnt=learnt, verdict=verdict), challenger, sample
-        )
+        closed = replace(record, learnt=learnt, verdict=verdict)
+        return self._registry.record(closed, challenger, sample, explanation)
 
     def _record(self, work: Work, state: State, reason: str, fate: Fate) -> Record:
         told = [work.delta.note] if work.delta.note and state is not State.SKIPPED else []

@@ -9,7 +9,7 @@ from datetime import datetime
 from pydantic import TypeAdapter
 
 from daemon.store import Store, time_or_none, to_time
-from handlers.facts import Cursor, Delta, Fate, Kind, Model, Record, State, run_key
+from handlers.facts import Cursor, Delta, Fate, GiveUp, Kind, Model, Record, State, run_key
 
 DELTA = TypeAdapter(Delta)
 RECORD = TypeAdapter(Record)
@@ -192,6 +192,23 @@ class Reading(Store):
         )
         records = map(self._record, rows)
         return next((r for r in records if r.model and r.model.version == version), None)
+
+    def by_run(self, run: str) -> Record:
+        """Find a model's record by its MLflow run: id, beginning of one, or name (`cards-7`).
+
+        Raises:
+            GiveUp: no model was made in that run, or several begin so.
+        """
+        made = [record for record in self.history(limit=-1) if record.model]
+        found = [r for r in made if f"{r.pipeline}-{r.sequence}" == run]
+        found = found or [r for r in made if r.model and r.model.run_id.startswith(run)]
+        if len(found) == 1:
+            return found[0]
+        problem = "Several models were made in runs that begin with" if found else "No model has"
+        raise GiveUp(
+            f"{problem} the run {run!r}.",
+            "Give the id of an MLflow run, or its name: pipeline and delta, as in cards-7.",
+        )
 
     def dealt(self, pipeline: str) -> set[int]:
         """Give the snapshots of closed deltas that need no second look: all but parked ones.

@@ -39,25 +39,6 @@ class Check:
         return self.then in {None, self.now}
 
 
-def find(ledger: Ledger, run: str) -> Record:
-    """Find a record by its MLflow run: its id, the beginning of one, or its name (`cards-7`).
-
-    Raises:
-        GiveUp: no decision with a model has that run, or several have.
-    """
-    with_models = [record for record in ledger.history(limit=-1) if record.model]
-    found = [r for r in with_models if f"{r.pipeline}-{r.sequence}" == run]
-    found = found or [r for r in with_models if r.model and r.model.run_id.startswith(run)]
-    if len(found) == 1:
-        return found[0]
-    problem = "several models begin" if found else "no model was made"
-    raise GiveUp(
-        f"{problem} in the run {run!r}.",
-        "Give the whole id of an MLflow run, or its name: `retraind history` has pipeline and "
-        "delta, as in cards-7.",
-    )
-
-
 def reproduce(
     record: Record, pipeline: Pipeline, doors: Doors, ledger: Ledger, models: Path
 ) -> dict[str, Any]:

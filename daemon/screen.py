@@ -117,6 +117,51 @@ def reproduction_text(view: dict[str, Any]) -> RenderableType:
     return Group(Text(name, style="bold"), table, Text(f"\n{view['told']}"))
 
 
+def explanation_text(view: dict[str, Any]) -> RenderableType:
+    """Draw the verdict, the features, the slices, the calibration and the confusion."""
+    decision, found = view["decision"], view["explanation"]
+    name = f"{decision['pipeline']}-{decision['delta']}, version {decision['version']}"
+    head = [Text(name, style="bold"), _plain(decision["reason"])]
+    if found is None:
+        return Group(*head, Text("\nNothing was kept to explain it."))
+    whose = f"champion {found['against']}" if found["against"] else "champion"
+    features = _grid("feature", "share of contributions", "of gain", whose)
+    for item in found["features"]:
+        theirs = "" if item["champion"] is None else f"{item['champion']:.1%}"
+        features.add_row(
+            _plain(item["name"]), f"{item['share']:.1%}", f"{item['gain']:.1%}", theirs
+        )
+    slices = _grid("where they differ most", "rows", "its loss", whose, "standard error")
+    for item in found["slices"]:
+        slices.add_row(
+            _plain(item["slice"]), f"{item['rows']:,}", f"{item['challenger']:.4f}",
+            f"{item['champion']:.4f}", f"{item['error']:.4f}",
+        )  # fmt: skip
+    bins = _grid("predicted", "came true", "rows")
+    for item in found.get("calibration", []):
+        bins.add_row(f"{item['predicted']:.1%}", f"{item['observed']:.1%}", f"{item['rows']:,}")
+    drawn = [features, slices, bins, _confusion(found.get("confusion"))]
+    return Group(*head, *(part for grid in drawn if grid.row_count for part in (Text(), grid)))
+
+
+def _confusion(found: dict[str, Any] | None) -> Table:
+    if found is None:
+        return Table()
+    guesses = range(len(found["counts"][0]))
+    grid = _grid("is", *(f"taken for {found['classes'][guess]}" for guess in guesses))
+    for name, counts in zip(found["classes"], found["counts"], strict=True):
+        grid.add_row(_plain(name), *(f"{count:,}" for count in counts))
+    return grid
+
+
+def _grid(first: str, *others: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bright_black")
+    table.add_column(_plain(first))
+    for name in others:
+        table.add_column(_plain(name), justify="right")
+    return table
+
+
 def _plain(text: str) -> Text:
     """Draw a text as it is; escape sequences in it must not command the terminal.
 

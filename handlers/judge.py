@@ -70,6 +70,15 @@ def judge(
     )
 
 
+def losses(model: Scorer, part: Part) -> Array:
+    """Give each row's loss by the task's proper score, shape (n,): log loss, or squared error."""
+    scores = model.score(part.rows).astype(np.float64)
+    if model.task == "regression":
+        errors: Array = (scores - part.labels.to_numpy(np.float64)) ** 2
+        return errors
+    return _log_losses(_of_truth(part.labels.to_numpy(str), *_matrix(model, scores)))
+
+
 def _measure_champion(champion: Champion | None, held_out: Part) -> tuple[Scores | None, str]:
     """Score the champion on the rows, or say why it cannot be."""
     if champion is None:
@@ -122,11 +131,33 @@ def _measure_trivial(model: Scorer, train: Part, held_out: Part) -> Scores:
 def _measures(model: Scorer, labels: pd.Series[Any], scores: Array) -> Scores:
     if model.task == "regression":
         return _regression(labels.to_numpy(np.float64), scores.astype(np.float64))
+    matrix, classes = _matrix(model, scores)
+    return _classification(labels.to_numpy(str), matrix, classes, binary=model.task == "binary")
+
+
+def _matrix(model: Scorer, scores: Array) -> tuple[Array, Array]:
+    """Give probabilities, shape (n, k), and the names of the classes."""
     matrix = scores.astype(np.float64)
     if model.task == "binary":
         matrix = np.column_stack([1 - matrix, matrix])
-    classes = np.array(model.classes, dtype=str)
-    return _classification(labels.to_numpy(str), matrix, classes, binary=model.task == "binary")
+    return matrix, np.array(model.classes, dtype=str)
+
+
+def _of_truth(truth: Array, matrix: Array, classes: Array) -> Array:
+    """Give the probability of each row's class; one that the model does not know has none."""
+    known = _known(truth, classes)
+    found: Array = np.where(known >= 0, matrix[np.arange(len(truth)), known], 0.0)
+    return found
+
+
+def _known(truth: Array, classes: Array) -> Array:
+    code = {name: position for position, name in enumerate(classes)}
+    return np.array([code.get(name, -1) for name in truth])
+
+
+def _log_losses(of_truth: Array) -> Array:
+    found: Array = -np.log(np.clip(of_truth, _EPSILON, 1.0))
+    return found
 
 
 def _regression(truth: Array, predicted: Array) -> Scores:
@@ -140,13 +171,11 @@ def _regression(truth: Array, predicted: Array) -> Scores:
 
 
 def _classification(truth: Array, matrix: Array, classes: Array, *, binary: bool) -> Scores:
-    """Score probabilities, shape (n, k); a class the model does not know has probability 0."""
-    code = {name: position for position, name in enumerate(classes)}
-    known = np.array([code.get(name, -1) for name in truth])
-    of_truth = np.where(known >= 0, matrix[np.arange(len(truth)), known], 0.0)
+    """Score probabilities, shape (n, k)."""
+    known = _known(truth, classes)
     guessed = classes[matrix.argmax(axis=1)]
     found = {
-        "log_loss": float(-np.log(np.clip(of_truth, _EPSILON, 1.0)).mean()),
+        "log_loss": float(_log_losses(_of_truth(truth, matrix, classes)).mean()),
         "accuracy": float((guessed == truth).mean()),
     }
     if binary:

@@ -8,10 +8,11 @@ in any order and match more than was asked for, and it may have no aliases.
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import (
     AbstractContextManager,
     contextmanager,
@@ -24,7 +25,7 @@ from functools import partial
 from importlib import metadata
 from pathlib import Path
 from threading import Lock, RLock
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 import mlflow.artifacts
@@ -58,6 +59,7 @@ CLOUDERA = "cml:"
 # Cloudera's store finds a run only in the experiment that this process has set last.
 ONE_AT_A_TIME = RLock()
 ABOUT = "retraind.json"
+EXPLANATION = "explanation.json"
 PROOF = "proof.parquet"
 SCORER = "scorer"
 LOADER = "retraind_scorer"
@@ -116,7 +118,13 @@ class Registry:
                     break
             return sorted(map(self._record_of, runs), key=lambda record: record.sequence)
 
-    def record(self, record: Record, scorer: Scorer | None, sample: pd.DataFrame | None) -> Record:
+    def record(
+        self,
+        record: Record,
+        scorer: Scorer | None,
+        sample: pd.DataFrame | None,
+        explanation: Mapping[str, Any] | None = None,
+    ) -> Record:
         """Keep a decision, and its model if there is one; the record comes back with its version.
 
         `sample` are held-out rows; with the offline scores they become the proof that a later
@@ -132,11 +140,24 @@ class Registry:
                 record = replace(record, model=Model(version, run_id))
             client.log_batch(run_id, metrics(record), params(record), tags(record))
             client.set_tag(run_id, "retraind.code_version", self._code_version)
+            if explanation is not None:
+                client.log_dict(run_id, dict(explanation), EXPLANATION)
             client.log_dict(run_id, RECORD.dump_python(record, mode="json"), ABOUT)
             self._tidy(record, run_id)
             client.set_tag(run_id, KEY, record.key)
             self._end(run_id, record)
             return record
+
+    def explanation(self, run_id: str) -> dict[str, Any] | None:
+        """Give what was kept to explain a run's model; None if nothing was."""
+        with self._outages():
+            client, _ = self._connect()
+            if EXPLANATION not in {file.path for file in client.list_artifacts(run_id)}:
+                return None
+            with tempfile.TemporaryDirectory() as scratch:
+                path = client.download_artifacts(run_id, EXPLANATION, scratch)
+                found: dict[str, Any] = json.loads(Path(path).read_bytes())
+                return found
 
     def point(self, alias: str, version: str) -> bool:
         """Point an alias at a version; False where there are no aliases, or nobody answers."""

@@ -183,6 +183,33 @@ class Scorer:
         scores: np.ndarray[Any, np.dtype[np.float32]] = self.booster.predict(matrix)
         return scores
 
+    def contributions(self, rows: pd.DataFrame | Cells) -> np.ndarray[Any, np.dtype[np.float32]]:
+        """Give what each feature adds to the margin (SHAP values by TreeSHAP), exactly.
+
+        Shape (n, features), or (n, k, features) for several classes; Lundberg et al. 2018,
+        arXiv 1802.03888, as XGBoost implements it.
+        """
+        matrix = xgb.DMatrix(
+            self.matrix(rows), feature_names=self.names, feature_types=self.feature_types,
+            enable_categorical=True, nthread=1,
+        )  # fmt: skip
+        found: np.ndarray[Any, np.dtype[np.float32]] = self.booster.predict(
+            matrix, pred_contribs=True
+        )
+        return found[..., :-1]  # the last one is the bias
+
+    def gains(self) -> dict[str, float]:
+        """Give the total gain of each feature's splits; 0 for one that no tree uses."""
+        try:
+            found = self.booster.get_score(importance_type="total_gain")
+        except xgb.core.XGBoostError:  # a linear booster splits nothing
+            found = {}
+        given = {name: found.get(name, 0.0) for name in self.names}
+        return {
+            column: float(np.mean(given[name]))
+            for column, name in zip(self.columns, self.names, strict=True)
+        }
+
     @property
     def names(self) -> list[str]:
         """Name the columns for XGBoost, which refuses `[`, `]` and `<` in a name."""

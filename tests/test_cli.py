@@ -29,7 +29,8 @@ ROOT = Path(__file__).resolve().parent.parent
 GOOD = "pipelines:\n  cards: {table: lake.bank.cards, label: fraud}\n"
 COMMANDS = sorted(typer.main.get_command(cli).commands)  # type: ignore[attr-defined]
 NEEDED: dict[str, list[object]] = {
-    "append": ["--rows", 1], "drop": ["--delta", 1], "reproduce": ["cards-1"],
+    "append": ["--rows", 1], "drop": ["--delta", 1],
+    "explain": ["cards-1"], "reproduce": ["cards-1"],
 }  # fmt: skip
 """Options that a command does not do without."""
 PICKY = ["rollback", "pause", "resume", "retry", "drop", "account", "append"]

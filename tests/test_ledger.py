@@ -1093,7 +1093,7 @@ def writes(book: Ledger) -> dict[str, Callable[[], object]]:
 
 
 READS = {
-    "withdrawn", "dealt", "fates", "doubts", "trained_at",
+    "by_run", "withdrawn", "dealt", "fates", "doubts", "trained_at",
     "standing", "pending", "history", "champion", "before", "proven", "promoted", "deployments",
     "parked", "audit", "made", "owner", "one", "all", "now", "close", "write",
 }  # fmt: skip

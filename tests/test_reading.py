@@ -25,7 +25,7 @@ from builders import (
 
 from daemon.ledger import Ledger
 from daemon.reading import Doubts, Fated
-from handlers.facts import Delta, Fate, Kind, Record, Snapshot, State
+from handlers.facts import Delta, Fate, GiveUp, Kind, Record, Snapshot, State
 
 BACK = "history rewritten: rolled back from {} to {}"
 OTHER = "7f0c0b1e-0000-4000-8000-000000000002"
@@ -159,6 +159,21 @@ def test_a_whole_table_that_is_trained_on_again_tells_anew(book: Ledger) -> None
     whole = replace(delta(2, 4), start_id=None, note="history lost")
     decide(book, whole)
     assert states(book) == {1: ("trained", 1)} | dict.fromkeys((2, 3, 4), ("trained", 2))
+
+
+def test_a_run_is_found_by_its_id_or_name(book: Ledger) -> None:
+    """The beginning of an id is enough where it is the only one."""
+    promote(book, 1)
+    promote(book, 2)
+    second, first = book.history(PIPELINE)
+    for made in (first, second):
+        assert made.model is not None
+        assert book.by_run(f"{PIPELINE}-{made.sequence}") == made
+        assert book.by_run(made.model.run_id) == made
+    with pytest.raises(GiveUp, match="No model has the run 'zzz'"):
+        book.by_run("zzz")
+    with pytest.raises(GiveUp, match="Several models"):
+        book.by_run("")
 
 
 # -- what was undone -----------------------------------------------------------------------------

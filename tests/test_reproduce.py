@@ -1,27 +1,20 @@
-"""A model on record is made once more from the table, and what differs is told exactly."""
+"""A model on record is explained, and made once more from the table; what differs is told."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import replace
-from pathlib import Path
+from io import StringIO
 from typing import Any
 
 import pytest
-from builders import PIPELINE, ledger, promote
 from conftest import Lab
+from rich.console import Console
 
 from daemon.ledger import Ledger
-from daemon.reproduce import find, reproduce
-from handlers.facts import Expired, GiveUp, Record
-
-
-@pytest.fixture
-def book(tmp_path: Path) -> Iterator[Ledger]:
-    """Give a ledger."""
-    with closing(ledger(tmp_path / "ledger.db")) as book:
-        yield book
+from daemon.reproduce import reproduce
+from daemon.screen import explanation_text
+from daemon.views import decision
+from handlers.facts import Expired, Record
 
 
 def again(lab: Lab, book: Ledger, record: Record, **changes: Any) -> dict[str, Any]:
@@ -90,6 +83,36 @@ def test_what_differs_is_told(lab: Lab) -> None:
 
 
 @pytest.mark.real
+def test_every_model_is_explained_beside_its_champion(lab: Lab) -> None:
+    """MLflow keeps the explanation, and the terminal shows it: features, slices, calibration."""
+    lab.append(0)
+    book = lab.ledger()
+    reconciler = lab.reconciler(book)
+    reconciler.tick()
+    lab.append(6)
+    reconciler.tick()
+    second, first = book.history(lab.pipeline)
+    assert first.model is not None
+    assert second.model is not None
+    registry = lab.doors().registry
+    kept = registry.explanation(first.model.run_id)
+    assert kept is not None
+    assert (kept["against"], kept["slices"]) == (None, [])
+    kept = registry.explanation(second.model.run_id)
+    assert kept is not None
+    assert kept["against"] == first.model.version
+    assert second.learnt is not None
+    assert {item["name"] for item in kept["features"]} == set(second.learnt.features)
+    assert kept["rows"] == second.learnt.held_out_rows == sum(map(sum, kept["confusion"]["counts"]))
+    console = Console(width=120, file=StringIO(), record=True)
+    console.print(explanation_text({"decision": decision(second), "explanation": kept}))
+    drawn = console.export_text()
+    for told in ("share of contributions", "champion 1", "came true", "taken for 1"):
+        assert told in drawn
+    assert kept["slices"][0]["slice"] in drawn
+
+
+@pytest.mark.real
 def test_expired_snapshots_are_named(lab: Lab) -> None:
     """Rows that can no longer be told from others are refused, with what would have kept them."""
     lab.append(0)
@@ -103,14 +126,3 @@ def test_expired_snapshots_are_named(lab: Lab) -> None:
             "older_than => TIMESTAMP '2100-01-01 00:00:00')")  # fmt: skip
     with pytest.raises(Expired, match="were expired"):
         again(lab, book, book.history(lab.pipeline)[0])
-
-
-def test_a_run_is_found_by_its_id_or_name(book: Ledger) -> None:
-    """The beginning of an id is enough where it is the only one."""
-    promote(book, 1)
-    (made,) = book.history(PIPELINE)
-    assert made.model is not None
-    assert find(book, f"{PIPELINE}-{made.sequence}") == made
-    assert find(book, made.model.run_id) == find(book, made.model.run_id[:3]) == made
-    with pytest.raises(GiveUp, match="no model was made in the run 'zzz'"):
-        find(book, "zzz")

@@ -15,7 +15,8 @@ from sweep_story import STORY
 
 ROOT = Path(__file__).resolve().parent.parent
 READS = {
-    "get_experiment_by_name", "get_model_version_by_alias", "search_model_versions", "search_runs",
+    "get_experiment_by_name", "get_model_version_by_alias", "list_artifacts",
+    "search_model_versions", "search_runs",
 }  # fmt: skip
 MOMENTS: tuple[Moment, ...] = ("before", "during", "after")
 

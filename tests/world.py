@@ -272,7 +272,13 @@ class FakeRegistry:
         records = [RECORD.validate_json(run.record) for run in self.runs if run.key]
         return sorted(records, key=lambda record: record.sequence)
 
-    def record(self, record: Record, scorer: Scorer | None, sample: pd.DataFrame | None) -> Record:
+    def record(
+        self,
+        record: Record,
+        scorer: Scorer | None,
+        sample: pd.DataFrame | None,
+        explanation: Mapping[str, Any] | None = None,  # noqa: ARG002 (as the door has it)
+    ) -> Record:
         """Keep a decision, its key last."""
         self._world.effect("registry")
         run = Run(f"run-{len(self.runs)}", record.key)
