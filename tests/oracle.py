@@ -7,7 +7,7 @@ delta should have read, it computes from the states of the little Iceberg, whate
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, cast
 
 from lake import Row, Rows
 from world import NAME, World, compare
@@ -15,7 +15,7 @@ from world import NAME, World, compare
 from daemon.accounting import accounting
 from daemon.ledger import Ledger
 from daemon.reading import RECORD
-from handlers.cut import BRINGS, REWRITES
+from handlers.cut import REWRITES
 from handlers.facts import Delta, Record, State
 
 TRAINED = frozenset({State.PROMOTED, State.KEPT})
@@ -210,7 +210,16 @@ class Oracle:
             row
             for record in self.records.values()
             if record.state not in PASSING
-            for snapshot in record.delta.snapshots
-            if snapshot.kind in BRINGS
-            for row in lake.arrivals(snapshot.id) - lake.state(record.delta.end_id)
+            for id_ in self._covered(record.delta)
+            for row in lake.arrivals(id_) - lake.state(record.delta.end_id)
         }
+
+    def _covered(self, delta: Delta) -> list[int]:
+        """Name a delta's snapshots; a whole table's are all up to its end, expired ones too."""
+        if not delta.whole:
+            return [snapshot.id for snapshot in delta.snapshots]
+        found, next_id = [], cast("int | None", delta.end_id)
+        while next_id is not None:
+            found.append(next_id)
+            next_id = self._world.lake.commits[next_id].base
+        return found
