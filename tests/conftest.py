@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -30,6 +31,12 @@ NUMBERS = itertools.count(1)
 settings.register_profile("repeatable", derandomize=True, database=None)
 settings.register_profile("search", max_examples=5000, print_blob=True)
 settings.load_profile("repeatable")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup() -> None:
+    """Forget the tracking server of the test before: MLflow exports it to all that follows."""
+    os.environ.pop("MLFLOW_TRACKING_URI", None)  # noqa: TID251 (what a test is judged in)
 
 
 def free_port() -> int:
