@@ -131,6 +131,7 @@ def decision(record: Record) -> View:
         "gain": _finite(verdict.gain) if verdict else None,
         "held_out_rows": verdict.rows if verdict else None,
         "retry_of": record.retry_of,
+        "drift": [asdict(moved) for moved in record.drift],
     }  # fmt: skip
 
 

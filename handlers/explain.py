@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from handlers import judge
+from handlers.drift import moment
 from handlers.judge import Champion
 from handlers.rows import Part
 from handlers.scorer import BadInput, Scorer
@@ -151,15 +152,11 @@ def _parts(scorer: Scorer, rows: pd.DataFrame) -> Iterator[tuple[str, Array]]:
         if feature.kind == "number":
             yield from _quarters(feature.name, values, blank, lambda edge: f"{edge:.6g}")
         elif feature.kind == "time":
-            yield from _quarters(feature.name, values, blank, _moment)
+            yield from _quarters(feature.name, values, blank, moment)
         else:
             names = feature.categories or ("false", "true")
             for code, value in enumerate(names):
                 yield f"{feature.name} = {value}", values == code
-
-
-def _moment(days: float) -> str:
-    return f"{pd.Timestamp(days, unit='D'):%Y-%m-%d %H:%M:%S}"
 
 
 def _quarters(

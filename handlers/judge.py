@@ -10,6 +10,7 @@ import pandas as pd
 from sklearn import metrics
 
 from config.settings import Pipeline
+from handlers.drift import Profile
 from handlers.facts import Decision, Scores, Verdict
 from handlers.rows import Part
 from handlers.scorer import BadInput, Scorer
@@ -30,10 +31,11 @@ Array = np.ndarray[Any, np.dtype[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Champion:
-    """The serving model and its version."""
+    """The serving model, its version, and the profile of what it learnt from, if that is known."""
 
     version: str
     scorer: Scorer
+    profile: Profile | None = None
 
 
 def judge(

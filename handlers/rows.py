@@ -188,7 +188,7 @@ def split(rows: pa.Table, columns: Columns, task: Task, settings: Train) -> Spli
         )
     ordered = labelled.sort_by([(name, "ascending") for name in columns.ordering])
     held_out = buckets(ordered, columns.key, settings.salt) < round(settings.holdout * BUCKETS)
-    frame = _frame(ordered, columns)
+    frame = inputs(ordered, columns)
     labels = _labels(ordered[columns.label], task)
     return Split(
         train=_part(frame, labels, ~held_out),
@@ -230,7 +230,8 @@ def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.fill_null(prefixed, "-")
 
 
-def _frame(rows: pa.Table, columns: Columns) -> pd.DataFrame:
+def inputs(rows: pa.Table, columns: Columns) -> pd.DataFrame:
+    """Give what the models read of each row, in the order of the rows."""
     names = columns.inputs
     table = rows.select(names)
     for position, name in enumerate(names):

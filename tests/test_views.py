@@ -62,7 +62,7 @@ PARKED = {"delta", "rows", "reason", "breaches"}
 DECISION = {
     "pipeline", "delta", "state", "reason", "closed_at", "seconds", "snapshot_from",
     "snapshot_to", "snapshots", "rows", "read", "removed_rows", "breaches", "version", "run_id",
-    "against", "metric", "challenger", "champion", "gain", "held_out_rows", "retry_of",
+    "against", "metric", "challenger", "champion", "gain", "held_out_rows", "retry_of", "drift",
 }  # fmt: skip
 BREACH = {"rule", "column", "count", "of", "examples", "sentence"}
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
