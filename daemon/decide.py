@@ -14,9 +14,10 @@ from daemon.ledger import Ledger
 from daemon.reading import Work
 from daemon.reign import Reign, look_back, signals
 from daemon.retry import words
-from handlers import contract, cut, judge, rows, train
+from handlers import contract, cut, drift, judge, rows, train
 from handlers.account import account, skipped
-from handlers.explain import explain
+from handlers.evidence import PROFILE
+from handlers.explain import Explanation, explain
 from handlers.facts import (
     BrokenContract,
     Changes,
@@ -78,10 +79,13 @@ class Decider:
         )
         learnt = self._learnt(columns, material, challenger)
         explanation = explain(challenger, champion, material.held_out)
-        closed = self._closed(work, learnt, verdict, live)
-        sample = material.held_out.rows.head(self._pipeline.endpoint.verify_rows)
-        self._ledger.beat()  # see `keep`
-        return self._registry.record(closed, challenger, sample, explanation)
+        moved = (
+            drift.drift(champion.profile, champion.scorer, rows.inputs(fresh, columns))
+            if champion
+            else ()
+        )
+        judged = replace(self._judged(work, verdict), learnt=learnt, live=live, drift=moved)
+        return self._keep_verdict(judged, material, challenger, explanation)
 
     def challenge(
         self, delta: Delta, columns: rows.Columns, fresh: rows.Table | None = None
@@ -169,7 +173,8 @@ class Decider:
             return None
         self._comparable(champion.model)
         folder = self._registry.fetch(champion.model, self._models)
-        return judge.Champion(champion.model.version, Scorer.load(folder / SCORER))
+        profile = drift.read(folder / PROFILE)
+        return judge.Champion(champion.model.version, Scorer.load(folder / SCORER), profile)
 
     def _contender(self, mine: Reign) -> judge.Champion | None:
         """Fetch the last challenger while it waits; without it one knows less, no more."""
@@ -269,12 +274,20 @@ class Decider:
             environment=machine.environment(),
         )
 
-    def _closed(self, work: Work, learnt: Learnt, verdict: Verdict, live: Live | None) -> Record:
+    def _judged(self, work: Work, verdict: Verdict) -> Record:
         promoted = verdict.decision is Decision.PROMOTE
         state = State.PROMOTED if promoted else State.KEPT
+        return replace(self._record(work, state, verdict.sentence, Fate.TRAINED), verdict=verdict)
+
+    def _keep_verdict(
+        self, record: Record, material: train.Material, challenger: Scorer,
+        explanation: Explanation | None,
+    ) -> Record:  # fmt: skip
         self._step("recording")
-        record = self._record(work, state, verdict.sentence, Fate.TRAINED)
-        return replace(record, learnt=learnt, verdict=verdict, live=live)
+        sample = material.held_out.rows.head(self._pipeline.endpoint.verify_rows)
+        profile = drift.profile(challenger, material.train.rows)
+        self._ledger.beat()  # see `keep`
+        return self._registry.record(record, challenger, sample, explanation, profile)
 
     def _record(self, work: Work, state: State, reason: str, fate: Fate) -> Record:
         told = [work.delta.note] if work.delta.note and state is not State.SKIPPED else []

@@ -336,6 +336,23 @@ class SnapshotRecord:
     reason: str
 
 
+Size = Literal["large", "moderate", "unclear", "small"]
+"""How far something moved; unclear is what so few rows cannot tell from chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drifted:
+    """How far a column, or what a model predicts, moved from the rows that it learnt from."""
+
+    name: str
+    kind: Literal["feature", "prediction"]
+    psi: float
+    """Population stability index, less what it is without drift; see `handlers.drift`."""
+    size: Size
+    told: str
+    """The bin that moved most, and its share of the rows then and now; empty if none moved."""
+
+
 @dataclass(frozen=True, slots=True)
 class Learnt:
     """What went into a challenger, for the record."""
@@ -383,6 +400,8 @@ class Record:
     model: Model | None = None
     breaches: tuple[Breach, ...] = ()
     live: Live | None = None
+    drift: tuple[Drifted, ...] = ()
+    """How its rows lie beside those that the champion learnt from, the furthest moved first."""
 
     @property
     def key(self) -> str:

@@ -14,6 +14,7 @@ from scipy.stats import norm
 
 from config.settings import Pipeline
 from handlers import sequential
+from handlers.drift import Profile
 from handlers.facts import Decision, Live, Look, Scores, Verdict
 from handlers.gain import compare, detectable, mean_loss
 from handlers.guards import refusals
@@ -27,10 +28,11 @@ ENOUGH = 3.0
 
 @dataclass(frozen=True, slots=True)
 class Champion:
-    """The serving model and its version."""
+    """The serving model, its version, and the profile of what it learnt from, if that is known."""
 
     version: str
     scorer: Scorer
+    profile: Profile | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -191,7 +191,7 @@ def split(rows: pa.Table, columns: Columns, task: Task, settings: Train) -> Spli
     ordered = labelled.sort_by([(name, "ascending") for name in columns.ordering])
     held_out = buckets(ordered, columns.key, settings.salt) < round(settings.holdout * BUCKETS)
     whole = Part(
-        _frame(ordered, columns), _labels(ordered[columns.label], task), _entities(ordered, columns)
+        inputs(ordered, columns), _labels(ordered[columns.label], task), _entities(ordered, columns)
     )
     return Split(
         train=_part(whole, ~held_out),
@@ -233,7 +233,8 @@ def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.fill_null(prefixed, "-")
 
 
-def _frame(rows: pa.Table, columns: Columns) -> pd.DataFrame:
+def inputs(rows: pa.Table, columns: Columns) -> pd.DataFrame:
+    """Give what the models read of each row, in the order of the rows."""
     names = columns.inputs
     table = rows.select(names)
     for position, name in enumerate(names):

@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
+from handlers.drift import moment
 from handlers.measures import Array
 from handlers.scorer import Scorer
 
@@ -29,15 +30,11 @@ def slices(
         if feature.kind == "number":
             yield from _quarters(feature.name, values, blank, lambda edge: f"{edge:.6g}")
         elif feature.kind == "time":
-            yield from _quarters(feature.name, values, blank, _moment)
+            yield from _quarters(feature.name, values, blank, moment)
         else:
             names = feature.categories or ("false", "true")
             for code, value in enumerate(names):
                 yield f"{feature.name} = {value}", values == code
-
-
-def _moment(days: float) -> str:
-    return f"{pd.Timestamp(days, unit='D'):%Y-%m-%d %H:%M:%S}"
 
 
 def _quarters(

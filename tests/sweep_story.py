@@ -39,9 +39,10 @@ from daemon.ledger import Ledger
 from handlers.append import Mode, append
 from handlers.cards import Recipe, cards
 from handlers.endpoint import LOG
+from handlers.evidence import PROOF
 from handlers.facts import Model
 from handlers.licence import LICENCE
-from handlers.registry import PROOF, SCORER
+from handlers.registry import SCORER
 
 NAME, TABLE = "cards", "lake.shop.cards"
 ROWS = 1200
