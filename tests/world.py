@@ -38,7 +38,7 @@ from handlers.facts import (
     TryLater,
     Unreadable,
 )
-from handlers.registry import PROOF, SCORER
+from handlers.registry import MEMBERS, PROOF, SCORER
 from handlers.scorer import Scorer
 
 NAME = "cards"
@@ -278,6 +278,7 @@ class FakeRegistry:
         scorer: Scorer | None,
         sample: pd.DataFrame | None,
         explanation: Mapping[str, Any] | None = None,  # noqa: ARG002 (as the door has it)
+        made: Mapping[str, Scorer] | None = None,
     ) -> Record:
         """Keep a decision, its key last."""
         self._world.effect("registry")
@@ -287,6 +288,8 @@ class FakeRegistry:
             folder = self._folder(run.id)
             scorer.save(folder / SCORER)
             write_proof(scorer, sample, folder / PROOF)
+            for kind, member in (made or {}).items():
+                member.save(folder / MEMBERS / kind)
             record = replace(record, model=Model(str(next(self._versions)), run.id))
             self._world.effect("registry")
         run.record = RECORD.dump_json(record).decode()
@@ -319,6 +322,11 @@ class FakeRegistry:
             self._world.effect("registry")
             mark.mkdir(parents=True)
         return self._folder(model.run_id)
+
+    def fetch_member(self, model: Model, kind: str | None, home: Path) -> Path:
+        """Bring a model that a run made on its way."""
+        folder = self.fetch(model, home)
+        return folder / MEMBERS / kind if kind else folder / SCORER
 
     def _folder(self, run_id: str) -> Path:
         return self._world.home / "artifacts" / run_id
