@@ -18,6 +18,8 @@ from handlers.strategies import FRESH, FULL, SERVED, WINDOW, Past, Reads, Run, T
 
 LOOK_BACK = 200
 """Decisions among which members are looked for."""
+WHOLE: tuple[str, ...] = (FRESH, FULL, WINDOW)
+"""What a model of the whole table stands for."""
 PLAIN = ("fresh", "full", "window")
 """Strategies whose served model is all that they make."""
 
@@ -133,12 +135,15 @@ class Lookup:
         return not self.ledger.doubts(as_if).undone_snapshots
 
     def _run(self, record: Record) -> Run:
-        where = _places(record)
-        if self.then is None and not self._stands(record, FULL):
-            where = {kind: place for kind, place in where.items() if kind == FRESH}
         learnt, model = record.learnt, record.model
         assert learnt is not None  # noqa: S101 (`_drawn_on` has seen to it)
         assert model is not None  # noqa: S101
+        places = _places(record)
+        if self.then is not None:
+            drawn_on = {t.kind for t in self.then.members if model.run_id in {t.run_id, t.by}}
+        else:
+            drawn_on = set(places) if self._stands(record, FULL) else {FRESH}
+        where = {kind: place for kind, place in places.items() if kind in drawn_on}
         load = partial(self._load, model, where)
         return Run(model.run_id, record.sequence, tuple(where), load, learnt.members)
 
@@ -168,10 +173,12 @@ def _places(record: Record) -> dict[str, str | None]:
     if learnt is None:
         return {}
     alone = learnt.strategy in PLAIN or (record.delta.whole and not learnt.members)
-    plain = {learnt.strategy: None} if alone else {}
-    made = {told.kind: told.kind for told in learnt.members if not told.run_id}
-    places: dict[str, str | None] = {**plain, **made}
+    plain: dict[str, str | None] = {learnt.strategy: None} if alone else {}
+    made: dict[str, str | None] = {
+        told.kind: told.kind for told in learnt.members if not told.run_id
+    }
+    places = {**plain, **made}
     if record.delta.whole and places:
         first = places.get(FRESH, next(iter(places.values())))
-        places = dict.fromkeys((FRESH, FULL, WINDOW), first) | places
+        return {**{kind: first for kind in WHOLE}, **places}
     return places

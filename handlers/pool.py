@@ -106,7 +106,7 @@ def unfit(member: Scorer, newest: Scorer) -> str:
             return f"it reads the column {feature.name!r}, which is not learnt from any more"
         if feature.kind != kinds[feature.name]:
             return f"its column {feature.name!r} was a {feature.kind}, now a {kinds[feature.name]}"
-    if not _mergeable(member) or not _mergeable(newest):
+    if not _mergeable(member):
         return "its booster is not a sum of plain trees"
     return ""
 

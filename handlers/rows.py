@@ -20,8 +20,6 @@ from handlers.scorer import FeatureKind, Task
 
 Table = pa.Table
 BUCKETS = 10_000
-SAMPLE = "retraind, sample"
-"""Salts the hash that samples rows; another one than that of the held-out ones."""
 KINDS: tuple[tuple[str, FeatureKind], ...] = (
     (r"tinyint|smallint|int|bigint|float|double|decimal\(.*\)", "number"),
     (r"boolean", "boolean"),
@@ -77,6 +75,14 @@ class Part:
     def folds(self, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
         """Number the rows 0..count-1 by their keys' hash, shape (n,); else by their places."""
         return (self.buckets if self.buckets is not None else np.arange(len(self.rows))) % count
+
+    def sample(self, most: int) -> Part:
+        """Draw about so many rows at most by the hash of their keys, the same ones at any time."""
+        if len(self.rows) <= most:
+            return self
+        places = np.arange(len(self.rows)) if self.buckets is None else self.buckets
+        hashed = pd.util.hash_array(places) % BUCKETS  # held out was by the bucket itself
+        return self.where(hashed < BUCKETS * most // len(self.rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,13 +215,6 @@ def split(rows: pa.Table, columns: Columns, task: Task, settings: Train) -> Spli
         held_out=whole.where(held_out),
         unlabelled=rows.num_rows - labelled.num_rows,
     )
-
-
-def sample(rows: pa.Table, key: tuple[str, ...], most: int) -> pa.Table:
-    """Draw at most about so many rows by a hash of their key: the same ones at any time."""
-    if rows.num_rows <= most:
-        return rows
-    return rows.filter(pa.array(buckets(rows, key, SAMPLE) < BUCKETS * most // rows.num_rows))
 
 
 def digest(part: Part) -> str:

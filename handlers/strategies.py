@@ -22,7 +22,7 @@ import pyarrow as pa
 from config.settings import Candidate, Train
 from handlers import pool
 from handlers.facts import GiveUp, Progress, Weighed
-from handlers.rows import Columns, Part, Split, sample, split
+from handlers.rows import Columns, Part, Split, split
 from handlers.scorer import Scorer, Task
 from handlers.train import Material, classes_of, grow, train
 
@@ -144,8 +144,8 @@ class _Job:
 
     def part(self, rows: pa.Table, most: int | None = None) -> Part:
         """Give the training rows of a table, or of a sample of it."""
-        drawn = sample(rows, self.columns.key, most or self.settings.max_rows)
-        return split(drawn, self.columns, self.task, self.settings).train
+        parts = split(rows, self.columns, self.task, self.settings)
+        return parts.train.sample(most or self.settings.max_rows)
 
     def train(self, part: Part, classes: tuple[str, ...] = ()) -> Scorer:
         """Train a model."""
@@ -185,13 +185,13 @@ def _fresh_part(job: _Job) -> _Drawn:
 
 def _full_part(job: _Job) -> _Drawn:
     if job.reads.everything:
-        return _Drawn(job.parts.train)
+        return _Drawn(job.parts.train.sample(job.settings.max_rows))
     return _Drawn(job.part(job.reads.whole(job.settings.max_rows)))
 
 
 def _window_part(job: _Job) -> _Drawn:
     if job.reads.everything:
-        return _Drawn(job.parts.train)
+        return _Drawn(job.parts.train.sample(job.settings.max_rows))
     told = job.reads.window(job.settings.window, job.settings.max_rows)
     return _Drawn(job.part(told.rows), told.note, told.start_id)
 
@@ -297,32 +297,26 @@ def _ensemble(job: _Job) -> Challenge:
     """
     runs = () if job.reads.everything else tuple(job.past.runs())
     befores = {kind: _before(runs, kind) for kind in _memories(job)}
-    kept = befores.get(FULL) if not _due(job, befores.get(FULL)) else None
-    taken = kept.told.run_id if kept else ""
-    earlier = [run for run in runs if FRESH in run.kinds and run.run_id != taken]
+    full = befores.get(FULL)
+    kept = full if full and not _due(job, full) else None
+    drawn = _drawn(job, [kind for kind in befores if not (kept and kind == FULL)])
+    job = _with_classes(job, drawn)
+    source = kept.told.run_id if kept else ""
+    earlier = [run for run in runs if FRESH in run.kinds and run.run_id != source]
     earlier = earlier[: job.settings.members - 1]
     olds = [_recalled(run, FRESH) for run in earlier]
-    found = [*olds, *(m for m in befores.values() if m)]
-    newest = job.train(job.parts.train, _classes(job, found))
-    made: dict[str, Scorer] = {FRESH: newest}
+    newest = job.train(job.parts.train, _classes(job, [*olds, *filter(None, befores.values())]))
     olds = [_weighed(job, member, newest) for member in olds]
+    judged = {kind: _weighed(job, m, newest) for kind, m in befores.items() if m}
     own = _Member(Weighed(FRESH, "", 0, 0.0), newest)
-    if any(member.scorer for member in found):
+    if any(member.scorer for member in (*olds, *judged.values())):
         own = _estimated(job, own, newest, _optimism(earlier, olds))
-    members, notes, start = [own, *olds], list[str](), None
-    for kind, before in befores.items():
-        judged = _weighed(job, before, newest) if before else None
-        if kind == FULL and kept and judged and judged.scorer:
-            members.append(judged)
-            continue
-        drawn = PARTS[kind](job)
-        made[kind] = job.train(drawn.part, newest.classes)
-        start = drawn.start_id if kind == WINDOW else start
-        notes += [drawn.note] if drawn.note else []
-        members.append(_renewed(kind, made[kind], newest, judged, own))
+    renewed = [_renewed(job, kind, found, judged.get(kind), own) for kind, found in drawn.items()]
+    members = [own, *olds, *([judged[FULL]] if kept else []), *renewed]
     shrink = 1.0 if job.task == "regression" or job.settings.weighing == "aue" else TEMPERATURE
     scorer, told = _pooled(job, members, PRIORS, shrink)
-    return Challenge(scorer, job.material(), made, told, tuple(notes), start)
+    made = {m.told.kind: m.scorer for m in (own, *renewed) if m.scorer}
+    return Challenge(scorer, job.material(), made, told, *_origin(drawn))
 
 
 def _memories(job: _Job) -> list[str]:
@@ -338,21 +332,56 @@ def _before(runs: Sequence[Run], kind: str) -> _Member | None:
     return _recalled(run, kind) if run else None
 
 
-def _due(job: _Job, before: _Member | None) -> bool:
+def _due(job: _Job, before: _Member) -> bool:
     """Say whether the member of the whole table is to be made anew."""
-    if before is None or before.scorer is None:
+    if before.scorer is None:
         return True
-    return job.past.sequence - before.told.sequence >= (job.settings.refresh_every or 1)
+    learns = {(feature.name, feature.kind) for feature in before.scorer.features}
+    age = job.past.sequence - before.told.sequence
+    return age >= (job.settings.refresh_every or 1) or not learns <= set(job.columns.features)
+
+
+def _drawn(job: _Job, kinds: Iterable[str]) -> dict[str, _Drawn | str]:
+    """Draw the rows of each kind; or say why they cannot be learnt from.
+
+    What the table has held for long must not park what is new.
+    """
+    found: dict[str, _Drawn | str] = {}
+    for kind in kinds:
+        try:
+            found[kind] = drawn = PARTS[kind](job)
+            classes_of(drawn.part.labels, job.task)
+        except GiveUp as error:
+            found[kind] = str(error)
+    return found
+
+
+def _with_classes(job: _Job, drawn: Mapping[str, _Drawn | str]) -> _Job:
+    """Let all models tell all classes that any of the rows hold."""
+    parts = [job.parts.train, *(d.part for d in drawn.values() if isinstance(d, _Drawn))]
+    return replace(job, classes=classes_of(pd.concat([part.labels for part in parts]), job.task))
+
+
+def _origin(drawn: Mapping[str, _Drawn | str]) -> tuple[tuple[str, ...], int | None]:
+    """Give the notes about what was drawn, and where the window begins."""
+    known = {kind: found for kind, found in drawn.items() if isinstance(found, _Drawn)}
+    notes = tuple(found.note for found in known.values() if found.note)
+    return notes, known[WINDOW].start_id if WINDOW in known else None
 
 
 def _renewed(
-    kind: str, scorer: Scorer, newest: Scorer, before: _Member | None, own: _Member
+    job: _Job, kind: str, drawn: _Drawn | str, before: _Member | None, own: _Member
 ) -> _Member:
-    """Weigh a model that has seen the newest rows by the one whose place it takes."""
-    known = before is not None and before.scorer is not None
-    source = before.told if before is not None and known else own.told
+    """Make a member of a longer memory, weighed by the one whose place it takes.
+
+    It has seen the newest rows itself.
+    """
+    if isinstance(drawn, str) or own.scorer is None:
+        return _Member(Weighed(kind, "", 0, 0.0), None).unless(str(drawn))
+    source = before.told if before is not None and before.scorer else own.told
     told = Weighed(kind, "", 0, 0.0, source.loss, by=source.run_id)
-    return _Member(told, scorer).unless(pool.unfit(scorer, newest))
+    scorer = job.train(drawn.part, own.scorer.classes)
+    return _Member(told, scorer).unless(pool.unfit(scorer, own.scorer))
 
 
 def _estimated(job: _Job, own: _Member, newest: Scorer, optimism: float) -> _Member:
@@ -376,7 +405,8 @@ def _optimism(runs: Sequence[Run], olds: Sequence[_Member]) -> float:
     found: list[float] = []
     later: Sequence[Weighed] = [member.told for member in olds]
     for run in runs:
-        then = next((t.estimate for t in run.members if (t.kind, t.run_id) == (FRESH, "")), None)
+        estimates = (t.estimate for t in run.members if (t.kind, t.run_id) == (FRESH, ""))
+        then = next((estimate for estimate in estimates if estimate is not None), None)
         next_ = next((t.loss for t in later if (t.kind, t.run_id) == (FRESH, run.run_id)), None)
         if then is not None and next_ is not None:
             found.append(next_ - then)
@@ -444,23 +474,34 @@ def _tournament(job: _Job) -> Challenge:
     """
     runs = () if job.reads.everything else tuple(job.past.runs())
     kinds = job.settings.candidates
-    drawn = {kind: PARTS[kind](job) for kind in kinds if kind in PARTS}
-    labels = [job.parts.train.labels, *(found.part.labels for found in drawn.values())]
-    job = replace(job, classes=classes_of(pd.concat(labels), job.task))
-    made: dict[str, Scorer] = {kind: job.train(found.part) for kind, found in drawn.items()}
+    drawn = _drawn(job, [kind for kind in kinds if kind in PARTS])
+    job = _with_classes(job, drawn)
+    known = {kind: found for kind, found in drawn.items() if isinstance(found, _Drawn)}
+    made: dict[str, Scorer] = {kind: job.train(d.part) for kind, d in known.items()}
     inner: list[Weighed] = []
+    if not made and ENSEMBLE not in kinds:
+        return _by(FRESH)(job)
     if ENSEMBLE in kinds:
         ensemble = _ensemble(_apart(job))
         made = {**ensemble.made, **made, ENSEMBLE: ensemble.scorer}
         inner += [replace(told, within=ENSEMBLE) for told in ensemble.members]
-    members = [
-        _Member(_record(job, runs, kind), made[kind]).unless(pool.unfit(made[kind], made[kinds[0]]))
-        for kind in kinds
-    ]
-    scorer, told = _pooled(job, members, dict.fromkeys(kinds, 1.0), 1.0)
-    notes = tuple(found.note for found in drawn.values() if found.note)
-    start = drawn[WINDOW].start_id if WINDOW in drawn else None
-    return Challenge(scorer, job.material(), made, (*told, *inner), notes, start)
+    scorer, told = _pooled(job, _contenders(job, runs, made, drawn), dict.fromkeys(kinds, 1.0), 1.0)
+    return Challenge(scorer, job.material(), made, (*told, *inner), *_origin(drawn))
+
+
+def _contenders(
+    job: _Job, runs: Sequence[Run], made: Mapping[str, Scorer], drawn: Mapping[str, _Drawn | str]
+) -> list[_Member]:
+    """Give the candidates with their records; those that could not be made are left out."""
+    found: list[_Member] = []
+    for kind in job.settings.candidates:
+        told = _record(job, runs, kind)
+        if kind in made:
+            first = next((m.scorer for m in found if m.scorer), made[kind])
+            found.append(_Member(told, made[kind]).unless(pool.unfit(made[kind], first)))
+        else:
+            found.append(_Member(told, None).unless(str(drawn[kind])))
+    return found
 
 
 def _apart(job: _Job) -> _Job:

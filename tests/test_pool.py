@@ -50,8 +50,11 @@ def margin(scorer: Scorer, rows: pd.DataFrame, **wanted: Any) -> np.ndarray[Any,
 def rows_of(tables: list[pa.Table], task: Task) -> pd.DataFrame:
     """Give all rows, and one with nothing in it."""
     frames = [split(table, COLUMNS, task, Train()).train.rows for table in tables]
-    frame = pd.concat([*frames, pd.DataFrame([{"c": "never seen"}])], ignore_index=True)
-    return frame.assign(b=frame["b"].astype(object))
+    frame: pd.DataFrame = pd.concat(
+        [*frames, pd.DataFrame([{"c": "never seen"}])], ignore_index=True
+    )
+    frame["b"] = frame["b"].astype(object)
+    return frame
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -64,9 +67,7 @@ def test_its_margin_is_the_weighted_sum(task: Task, data: st.DataObject) -> None
     tables = [recoloured(task, *one) for one in data.draw(st.lists(drawn, min_size=1, max_size=4))]
     wanted = Train(rounds=data.draw(st.integers(1, 6)), parameters={"max_cat_to_onehot": 2})
     members = [made(table, task, wanted) for table in tables]
-    shares = data.draw(
-        st.lists(st.floats(0.01, 1), min_size=len(members), max_size=len(members))
-    )
+    shares = data.draw(st.lists(st.floats(0.01, 1), min_size=len(members), max_size=len(members)))
     pooled = pool(members, shares if len(members) > 1 else [1.0])
     rows = rows_of(tables, task)
     expected = sum(
