@@ -34,7 +34,7 @@ def compare(metric: str, ours: Scored, theirs: Scored, part: Part) -> Look | Non
     error = (
         _bootstrapped(metric, ours, theirs, part)
         if rowwise is None
-        else _clustered(rowwise, part.entities)
+        else _clustered(rowwise, part.buckets)
     )
     return Look(len(part.labels), gain, error)
 
@@ -42,7 +42,7 @@ def compare(metric: str, ours: Scored, theirs: Scored, part: Part) -> Look | Non
 def mean_loss(said: Scored, part: Part) -> Look:
     """Give the mean loss by the task's proper score, told as a look."""
     losses = row_losses(said, part.labels)
-    return Look(len(losses), float(losses.mean()), _clustered(losses, part.entities))
+    return Look(len(losses), float(losses.mean()), _clustered(losses, part.buckets))
 
 
 def detectable(look: Look, level: float) -> float | None:
@@ -90,7 +90,7 @@ def _bootstrapped(metric: str, ours: Scored, theirs: Scored, part: Part) -> floa
     """Give the standard error of a gain over resampled entities; None if mostly undefined."""
     chance, count = np.random.default_rng(0), len(part.labels)
     rows = chance.permutation(count)[:MOST]
-    entities = rows if part.entities is None else part.entities[rows]
+    entities = rows if part.buckets is None else part.buckets[rows]
     numbers = _numbered(entities)
     sides = [_measured(metric, said.take(rows), part.labels.iloc[rows]) for said in (ours, theirs)]
     gains = []

@@ -85,9 +85,9 @@ def _gain(metric: str, champion: Champion, contender: Champion | None, rows: Par
 
 def _both(rows: Split) -> Part:
     parts = (rows.train, rows.held_out)
-    entities = [part.entities for part in parts if part.entities is not None]
+    buckets = [part.buckets for part in parts if part.buckets is not None]
     return Part(
         pd.concat([part.rows for part in parts], ignore_index=True),
         pd.concat([part.labels for part in parts], ignore_index=True),
-        np.concatenate(entities) if len(entities) == len(parts) else None,
+        np.concatenate(buckets) if len(buckets) == len(parts) else None,
     )
