@@ -167,11 +167,15 @@ def _decide(case: _Case) -> tuple[Decision, str]:
 
 
 def _weigh(case: _Case) -> tuple[Decision, str]:
-    """Promote the winner of the comparison if that is no chance."""
+    """Promote the winner of the comparison if that is no chance.
+
+    Where labels are drawn at random, a champion may well be worse than its challengers, as it has
+    learnt more of the noise. So these must have been better on average than the best constant.
+    """
     needed, least = 1 / case.level, case.pipeline.promote.min_gain
     signals = (*case.past.signals, *([case.signal] if case.signal else []))
-    if sequential.evidence(signals) < needed:
-        return Decision.WAIT, "; it waits, as no model was better than a constant for certain"
+    if sequential.mean(signals) <= 0:
+        return Decision.WAIT, "; it waits, as models were no better so far than a constant"
     if sequential.evidence(case.gathered, least) >= needed:
         return Decision.PROMOTE, _over(case)
     if case.past.live and case.past.live.alarmed and _certain(case.look, case.level, least):
