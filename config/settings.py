@@ -109,11 +109,39 @@ class DeltaPolicy(Section):
         return self
 
 
+Candidate = Literal["fresh", "window", "full", "ensemble"]
+
+
 class Train(Section):
     """How a challenger is made."""
 
-    strategy: Literal["fresh", "full"] = "fresh"
-    """`fresh` trains on the delta alone, `full` on the whole table at the delta's end."""
+    strategy: Literal["fresh", "full", "window", "continue", "ensemble", "tournament"] = "fresh"
+    """`fresh` trains on the delta alone, `full` on the table at the delta's end, `window` on the
+    last deltas. `continue` adds trees to the champion. `ensemble` pools one model for each of the
+    last deltas, `tournament` several `candidates`; both weigh by the newest rows."""
+    max_rows: int = Field(200_000, ge=1)
+    """About so many rows are learnt from where more than the delta is read: a sample that a hash
+    of the row key draws."""
+    window: int = Field(5, ge=2)
+    """Deltas whose rows `window` and `window_member` learn from, this one included."""
+    continue_rounds: int = Field(20, ge=1)
+    """Rounds that `continue` adds, on the delta and as many earlier rows."""
+    continue_eta: float = Field(0.05, gt=0, le=1)
+    """Learning rate of these rounds."""
+    max_rounds: int = Field(1000, ge=1)
+    """`continue` begins anew, as `full`, where the model would get more rounds than this."""
+    members: int = Field(10, ge=2)
+    """Models of single deltas that `ensemble` pools at most."""
+    refresh_every: int | None = Field(5, ge=1)
+    """`ensemble` has one more member that learns from the whole table, made anew every so many
+    deltas; none if null."""
+    window_member: bool = True
+    """`ensemble` has one more member that learns from the last deltas, as `window` does."""
+    weighing: Literal["exponential", "aue"] = "exponential"
+    """`exponential` weighs by exp(-20 (loss - best)) of log losses, `aue` as the Accuracy Updated
+    Ensemble."""
+    candidates: tuple[Candidate, ...] = ("ensemble", "window", "full")
+    """What `tournament` makes and weighs by its record: `fresh`, `window`, `full`, `ensemble`."""
     rounds: int = Field(150, ge=1, le=100_000)
     """Boosting rounds (trees per class)."""
     parameters: dict[str, bool | int | float | str] = Field({})
@@ -130,6 +158,24 @@ class Train(Section):
     """Weigh the classes equally. Helps recall of rare classes, distorts probabilities."""
     max_categories: int = Field(200, ge=2)
     """Most frequent values kept of a string feature; rarer ones count as missing."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Train:
+        booster = str(self.parameters.get("booster", "gbtree"))
+        vector = self.parameters.get("multi_strategy") == "multi_output_tree"
+        sums = {"continue": booster == "gblinear", "ensemble": booster != "gbtree" or vector}
+        sums["tournament"] = sums["ensemble"]
+        found: list[str] = []
+        if sums.get(self.strategy):
+            found.append(
+                f"strategy: {self.strategy!r} needs plain trees; leave `booster` and "
+                f"`multi_strategy` out of parameters, or use fresh, full or window"
+            )
+        if not self.candidates or len(set(self.candidates)) < len(self.candidates):
+            found.append("candidates: names none, or one twice")
+        if found:
+            raise ValueError("; ".join(found))
+        return self
 
 
 BINARY_METRICS = ("log_loss", "auc", "average_precision", "accuracy", "f1", "recall")

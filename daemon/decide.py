@@ -11,6 +11,7 @@ from config import machine
 from config.settings import Pipeline
 from daemon.doors import Doors
 from daemon.ledger import Ledger
+from daemon.past import Lookup
 from daemon.reading import Work
 from daemon.retry import words
 from handlers import contract, cut, judge, rows, train
@@ -33,6 +34,7 @@ from handlers.facts import (
 )
 from handlers.registry import SCORER
 from handlers.scorer import Scorer
+from handlers.strategies import KNOBS, Challenge, challenge
 
 
 class Decider:
@@ -44,6 +46,7 @@ class Decider:
     ) -> None:  # fmt: skip
         self.name = name
         self._pipeline = pipeline
+        self._doors = doors
         self._table = doors.table
         self._registry = doors.registry
         self._ledger = ledger
@@ -64,30 +67,27 @@ class Decider:
         if not work.delta.brings_rows:
             return self.keep(work, State.SKIPPED, skipped(work.delta))
         self._check(work, fresh)
-        material, challenger = self.challenge(work.delta, columns, fresh)
+        made = self.challenge(work.delta, columns, work.sequence, lambda: fresh)
+        material, challenger = made.material, made.scorer
         self._step("judging")
         verdict = judge.judge(
             self._pipeline, challenger, champion, material.train, material.held_out
         )
-        learnt = self._learnt(columns, material, challenger)
+        learnt = self._learnt(columns, made)
         explanation = explain(challenger, champion, material.held_out)
-        return self._keep_verdict(work, material, challenger, learnt, verdict, explanation)
+        return self._keep_verdict(work, made, learnt, verdict, explanation)
 
     def challenge(
-        self, delta: Delta, columns: rows.Columns, fresh: rows.Table | None = None
-    ) -> tuple[train.Material, Scorer]:
-        """Train a challenger on a delta, whose rows may have been read already."""
-        found = fresh if fresh is not None else self._read(delta, columns)
-        material = train.STRATEGIES[self._pipeline.train.strategy](
-            delta,
-            lambda wanted: found if wanted is delta else self._read(wanted, columns),
-            columns,
-            self._pipeline,
+        self, delta: Delta, columns: rows.Columns, sequence: int,
+        read: Callable[[], rows.Table] | None = None, then: Learnt | None = None,
+    ) -> Challenge:  # fmt: skip
+        """Make the challenger of a delta, whose rows may have been read; `then` as in `Lookup`."""
+        mine = self._pipeline
+        lookup = Lookup(
+            mine, self.name, self._doors, self._ledger, self._models, delta, sequence, then
         )
-        challenger = train.train(
-            material.train, columns, self._pipeline.task, self._pipeline.train, self._progress
-        )
-        return material, challenger
+        reads = lookup.reads(columns, read or (lambda: self._read(delta, columns)))
+        return challenge(reads, columns, mine.task, mine.train, lookup.past(), self._progress)
 
     def columns(self, delta: Delta, champions: Iterable[str] = ()) -> rows.Columns:
         """Resolve the columns to read; raises as `rows.choose`."""
@@ -202,10 +202,8 @@ class Decider:
         if found := contract.breaches(fresh, schema, self._pipeline, self._clock()):
             raise BrokenContract(found)
 
-    def _learnt(
-        self, columns: rows.Columns, material: train.Material, challenger: Scorer
-    ) -> Learnt:
-        settings = self._pipeline.train
+    def _learnt(self, columns: rows.Columns, made: Challenge) -> Learnt:
+        settings, material, challenger = self._pipeline.train, made.material, made.scorer
         return Learnt(
             strategy=settings.strategy,
             parameters=train.parameters(self._pipeline.task, len(challenger.classes), settings)
@@ -224,20 +222,24 @@ class Decider:
             max_categories=settings.max_categories,
             rows_digest=rows.digest(material.train),
             environment=machine.environment(),
+            knobs={knob: getattr(settings, knob) for knob in KNOBS},
+            members=made.members,
+            notes=made.notes,
+            window_start=made.window_start,
         )
 
     def _keep_verdict(
-        self, work: Work, material: train.Material, challenger: Scorer, learnt: Learnt,
-        verdict: Verdict, explanation: Explanation | None,
+        self, work: Work, made: Challenge, learnt: Learnt, verdict: Verdict,
+        explanation: Explanation | None,
     ) -> Record:  # fmt: skip
         promoted = verdict.decision is Decision.PROMOTE
         state = State.PROMOTED if promoted else State.KEPT
         record = self._record(work, state, verdict.sentence, Fate.TRAINED)
         self._step("recording")
-        sample = material.held_out.rows.head(self._pipeline.endpoint.verify_rows)
+        sample = made.material.held_out.rows.head(self._pipeline.endpoint.verify_rows)
         self._ledger.beat()  # see `keep`
         closed = replace(record, learnt=learnt, verdict=verdict)
-        return self._registry.record(closed, challenger, sample, explanation)
+        return self._registry.record(closed, made.scorer, sample, explanation, made.made)
 
     def _record(self, work: Work, state: State, reason: str, fate: Fate) -> Record:
         told = [work.delta.note] if work.delta.note and state is not State.SKIPPED else []

@@ -258,12 +258,10 @@ class Reading(Store):
 
     def doubts(self, record: Record) -> Doubts:
         """Say what happened since to the rows that a model learnt from."""
-        learnt = record.learnt
-        everything = record.delta.whole or (learnt is not None and learnt.strategy == "full")
         undone = self.all(
             "SELECT DISTINCT snapshot_id, added FROM snapshots WHERE pipeline = ? "
             "AND undone_in > ? AND state IN ('trained', 'rewritten') AND sequence BETWEEN ? AND ?",
-            record.pipeline, record.sequence, 0 if everything else record.sequence, record.sequence,
+            record.pipeline, record.sequence, _reach(record), record.sequence,
         )  # fmt: skip
         later = self.all(  # a delta that was taken up again was counted when it was new
             "SELECT removed FROM deltas WHERE pipeline = ? AND sequence > ? "
@@ -336,3 +334,16 @@ class Reading(Store):
             wish=row["wish"],
             wisher=row["wisher"],
         )
+
+
+def _reach(record: Record) -> int:
+    """Give the first delta whose rows a model may have learnt from; 0 for all before its own."""
+    learnt = record.learnt
+    if record.delta.whole:
+        return 0
+    if learnt is None or learnt.strategy == "fresh":
+        return record.sequence
+    used = [member for member in learnt.members if member.weight]
+    if learnt.strategy != "ensemble" or any(member.kind != "fresh" for member in used):
+        return 0
+    return min([record.sequence, *(member.sequence for member in used if member.run_id)])

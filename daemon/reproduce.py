@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from functools import partial
@@ -19,7 +19,7 @@ from daemon.decide import Decider
 from daemon.doors import Doors
 from daemon.ledger import Ledger
 from handlers import judge, rows
-from handlers.facts import GiveUp, Learnt, Model, Record, Scores
+from handlers.facts import GiveUp, Learnt, Model, Record, Scores, Weighed
 from handlers.registry import SCORER
 from handlers.scorer import Scorer
 from handlers.train import Material
@@ -59,10 +59,12 @@ def reproduce(
     rival = ledger.made(record.pipeline, against) if against else None
     champion = fetch(rival.model) if rival and rival.model else None
     columns = again.columns(record.delta, champion.columns if champion else ())
-    material, challenger = again.challenge(record.delta, columns)
+    made = again.challenge(record.delta, columns, record.sequence, then=learnt)
+    material, challenger = made.material, made.scorer
     checks = [
         *_rows(learnt, material),
         *_model(fetch(model), challenger, material),
+        *_members(learnt, made.members),
         *_scores(record, challenger, champion, material),
     ]
     return _view(record, learnt, checks)
@@ -81,6 +83,7 @@ def _as_then(pipeline: Pipeline, learnt: Learnt) -> Pipeline:
         "salt": learnt.salt,
         "balance": learnt.balance,
         "max_categories": learnt.max_categories,
+        **learnt.knobs,
     }
     known = {
         "label": learnt.label,
@@ -110,6 +113,16 @@ def _model(first: Scorer, again: Scorer, material: Material) -> Iterator[Check]:
     if len(sample):
         apart = float(np.abs(first.score(sample) - again.score(sample)).max())
         yield Check(f"greatest difference of {len(sample)} predictions", "0", f"{apart:g}")
+
+
+def _members(learnt: Learnt, now: Sequence[Weighed]) -> Iterator[Check]:
+    if learnt.members or now:
+        yield Check("members and their weights", _weights(learnt.members), _weights(now))
+
+
+def _weights(members: Sequence[Weighed]) -> str:
+    """Tell kind, delta and weight of each model that went in; this delta's own is 0."""
+    return ", ".join(f"{m.kind} {m.sequence}: {m.weight:.6g}" for m in members if m.weight)
 
 
 def _digest(scorer: Scorer) -> str:

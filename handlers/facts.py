@@ -109,6 +109,14 @@ what append snapshots added. `whole`: the table as it stands at the end.
 
 
 @dataclass(frozen=True, slots=True)
+class Thin:
+    """A sample to read instead of all rows: the share of the keys whose hash is low enough."""
+
+    key: tuple[str, ...]
+    share: float
+
+
+@dataclass(frozen=True, slots=True)
 class Changes:
     """What a delta changed, measured by comparing the table at its two ends."""
 
@@ -295,6 +303,32 @@ class SnapshotRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Weighed:
+    """A model that a challenger was pooled from, or that was left out of it, and why."""
+
+    kind: str
+    """The strategy that made it: `fresh`, `full`, ...; `served`, if it was all that its run made.
+    """
+    run_id: str
+    """The run that keeps it; empty for one that this run made and keeps."""
+    sequence: int
+    """The delta that it was made for; 0 for this one."""
+    weight: float
+    loss: float | None = None
+    """By which it was weighed; for a tournament, over all records so far."""
+    estimate: float | None = None
+    """The loss as cross-fitted on the very rows that it learnt from, before it was corrected."""
+    records: float = 0.0
+    """How many records that loss stands for, older ones counting less."""
+    reason: str = ""
+    """Why it was left out, or how its loss was found."""
+    by: str = ""
+    """The run whose model of this kind was scored for the record of a tournament."""
+    within: str = ""
+    """The candidate that it is a part of; empty where it is a part of the challenger itself."""
+
+
+@dataclass(frozen=True, slots=True)
 class Learnt:
     """What went into a challenger, for the record."""
 
@@ -318,6 +352,14 @@ class Learnt:
     """Of the training rows and their labels, in their order."""
     environment: Mapping[str, str] = field(default_factory=dict)
     """Versions of this code and of what it was run with."""
+    knobs: Mapping[str, Any] = field(default_factory=dict)
+    """The strategy's further settings."""
+    members: tuple[Weighed, ...] = ()
+    """The models that went into it."""
+    notes: tuple[str, ...] = ()
+    """What the strategy did otherwise than usual, and why."""
+    window_start: int | None = None
+    """The snapshot after which the rows of a window begin; None for the beginning of the table."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,7 +48,7 @@ from handlers.evidence import (
     tags,
     write_proof,
 )
-from handlers.facts import Model, Record, State, TryLater
+from handlers.facts import GiveUp, Model, Record, State, TryLater
 from handlers.scorer import Scorer
 
 T = TypeVar("T")
@@ -62,6 +62,8 @@ ABOUT = "retraind.json"
 EXPLANATION = "explanation.json"
 PROOF = "proof.parquet"
 SCORER = "scorer"
+MEMBERS = "members"
+"""The folder of the models that a run made on its way, each under its kind."""
 LOADER = "retraind_scorer"
 FETCHED = ".fetched."
 """What the folder begins with in which a model arrives."""
@@ -124,11 +126,12 @@ class Registry:
         scorer: Scorer | None,
         sample: pd.DataFrame | None,
         explanation: Mapping[str, Any] | None = None,
+        made: Mapping[str, Scorer] | None = None,
     ) -> Record:
         """Keep a decision, and its model if there is one; the record comes back with its version.
 
         `sample` are held-out rows; with the offline scores they become the proof that a later
-        deployment must reproduce.
+        deployment must reproduce. `made` are the models, by kind, that it was pooled from.
         """
         with self._outages():
             client, experiment = self._connect()
@@ -136,6 +139,7 @@ class Registry:
             run_id = run.info.run_id
             if scorer is not None and sample is not None:
                 self._log_model(run_id, scorer, sample)
+                self._log_members(run_id, made or {})
                 version = self._register(run_id, f"{run.info.artifact_uri}/model")
                 record = replace(record, model=Model(version, run_id))
             client.log_batch(run_id, metrics(record), params(record), tags(record))
@@ -193,6 +197,30 @@ class Registry:
             home.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=home, prefix=FETCHED) as scratch:
                 self._download(model, Path(scratch), folder)
+        return folder
+
+    def fetch_member(self, model: Model, kind: str | None, home: Path) -> Path:
+        """Bring a model that a run made on its way, or the one that it was to serve, once.
+
+        Raises:
+            GiveUp: the run does not keep it.
+        """
+        folder = home / f"{model.run_id}.{kind or SCORER}"
+        if _loads(folder):
+            return folder
+        shutil.rmtree(folder, ignore_errors=True)
+        path = f"{MEMBERS}/{kind}" if kind else f"model/data/{SCORER}"
+        with self._outages():
+            client, _ = self._connect()
+            kept = client.list_artifacts(model.run_id, path.rpartition("/")[0])
+            if path not in {file.path for file in kept}:
+                raise GiveUp(f"The run {model.run_id} does not keep its {path}.", "")
+            home.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=home, prefix=FETCHED) as scratch:
+                found = Path(client.download_artifacts(model.run_id, path, scratch))
+                if not _loads(found):
+                    raise OSError(f"{path} of {model.run_id} was damaged on its way here")
+                found.rename(folder)
         return folder
 
     def _download(self, model: Model, scratch: Path, folder: Path) -> None:
@@ -296,6 +324,15 @@ class Registry:
             write_proof(scorer, sample, home / PROOF)
             client.log_artifact(run_id, str(home / PROOF))
 
+    def _log_members(self, run_id: str, made: Mapping[str, Scorer]) -> None:
+        client, _ = self._connect()
+        if not made:
+            return
+        with tempfile.TemporaryDirectory() as scratch:
+            for kind, scorer in made.items():
+                scorer.save(Path(scratch) / kind)
+            client.log_artifacts(run_id, scratch, MEMBERS)
+
     def _register(self, run_id: str, source: str) -> str:
         client, _ = self._connect()
         with suppress(MlflowException):  # exists already, as a rule; else the next call says why
@@ -352,6 +389,15 @@ def _past_mlflow() -> type[Exception]:
     except ImportError:
         return MlflowException
     return SQLAlchemyError
+
+
+def _loads(folder: Path) -> bool:
+    """Say whether a model is complete and undamaged."""
+    try:
+        Scorer.load(folder)
+    except (OSError, ValueError, KeyError):
+        return False
+    return True
 
 
 def _sound(folder: Path) -> bool:

@@ -63,6 +63,26 @@ class Part:
 
     rows: pd.DataFrame
     labels: pd.Series[Any]
+    buckets: np.ndarray[Any, np.dtype[np.int64]] | None = None
+    """Of the rows' keys, where a further split is drawn from them."""
+
+    def where(self, mask: np.ndarray[Any, Any]) -> Part:
+        """Give the rows at which the mask is true, in their order."""
+        found = self.buckets[mask] if self.buckets is not None else None
+        rows, labels = self.rows[mask], self.labels[mask]
+        return Part(rows.reset_index(drop=True), labels.reset_index(drop=True), found)
+
+    def folds(self, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """Number the rows 0..count-1 by their keys' hash, shape (n,); else by their places."""
+        return (self.buckets if self.buckets is not None else np.arange(len(self.rows))) % count
+
+    def sample(self, most: int) -> Part:
+        """Draw about so many rows at most by the hash of their keys, the same ones at any time."""
+        if len(self.rows) <= most:
+            return self
+        places = np.arange(len(self.rows)) if self.buckets is None else self.buckets
+        hashed = pd.util.hash_array(places) % BUCKETS  # held out was by the bucket itself
+        return self.where(hashed < BUCKETS * most // len(self.rows))
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,12 +207,12 @@ def split(rows: pa.Table, columns: Columns, task: Task, settings: Train) -> Spli
             "Append the rows with their labels, or backfill them and `retraind retry`.",
         )
     ordered = labelled.sort_by([(name, "ascending") for name in columns.ordering])
-    held_out = buckets(ordered, columns.key, settings.salt) < round(settings.holdout * BUCKETS)
-    frame = _frame(ordered, columns)
-    labels = _labels(ordered[columns.label], task)
+    found = buckets(ordered, columns.key, settings.salt)
+    held_out = found < round(settings.holdout * BUCKETS)
+    whole = Part(_frame(ordered, columns), _labels(ordered[columns.label], task), found)
     return Split(
-        train=_part(frame, labels, ~held_out),
-        held_out=_part(frame, labels, held_out),
+        train=whole.where(~held_out),
+        held_out=whole.where(held_out),
         unlabelled=rows.num_rows - labelled.num_rows,
     )
 
@@ -259,7 +279,3 @@ def _labels(column: pa.ChunkedArray, task: Task) -> pd.Series[Any]:
         column = column.cast(pa.float64())
     names: pd.Series[Any] = column.cast(pa.string()).to_pandas()
     return names
-
-
-def _part(frame: pd.DataFrame, labels: pd.Series[Any], mask: np.ndarray[Any, Any]) -> Part:
-    return Part(frame[mask].reset_index(drop=True), labels[mask].reset_index(drop=True))

@@ -26,6 +26,7 @@ from handlers.facts import (
     Expired,
     GiveUp,
     Snapshot,
+    Thin,
     TryLater,
     Unreadable,
 )
@@ -33,6 +34,9 @@ from handlers.spark import Sessions, load, thrown
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame
+
+
+HASHES = 1_000_000
 
 
 class Table:
@@ -136,8 +140,8 @@ class Table:
                 return evolution(after, after)
             return evolution(self._fields(table.schemas().get(start.schemaId())), after)
 
-    def read(self, delta: Delta, columns: Sequence[str]) -> pa.Table:
-        """Read the rows of a delta: just these columns, order unspecified.
+    def read(self, delta: Delta, columns: Sequence[str], thin: Thin | None = None) -> pa.Table:
+        """Read the rows of a delta: just these columns, order unspecified; or a sample of them.
 
         Raises:
             GiveUp: the rows read are not as many as the snapshots say they added.
@@ -146,11 +150,11 @@ class Table:
         """
         with self._damage(delta):
             if delta.whole or delta.way == "appended":
-                rows = _collect(self._chosen(self._frame(delta), columns))
+                rows = _collect(_thinned(self._chosen(self._frame(delta), columns), thin))
             else:
                 with self._difference(delta, columns) as found:
-                    return _collect(found.new)
-        if delta.exact and rows.num_rows != delta.rows:
+                    return _collect(_thinned(found.new, thin))
+        if thin is None and delta.exact and rows.num_rows != delta.rows:
             raise GiveUp(
                 f"{self.name}: {rows.num_rows} rows were read between snapshots "
                 f"{delta.start_id} and {delta.end_id}, but the snapshots added {delta.rows}.",
@@ -302,6 +306,16 @@ class Table:
                 f"The table {self.name} could not be {verb}: {told}.",
                 "The catalog, its storage or Spark is failing; `retraind doctor` tells which.",
             ) from error
+
+
+def _thinned(frame: DataFrame, thin: Thin | None) -> DataFrame:
+    """Keep a share of the rows by a hash of their keys, before any of them leaves Spark."""
+    if thin is None or thin.share >= 1:
+        return frame
+    from pyspark.sql.functions import lit, pmod, xxhash64  # noqa: PLC0415 (optional, see above)
+
+    hashed = pmod(xxhash64(*(f"`{name}`" for name in thin.key)), lit(HASHES))
+    return frame.filter(hashed < round(HASHES * thin.share))
 
 
 def _collect(frame: DataFrame) -> pa.Table:

@@ -1,20 +1,19 @@
-"""Makes a challenger: which rows a strategy learns from, and how XGBoost is run on them."""
+"""Runs XGBoost on rows; which ones, and what becomes of the model, `strategies` says."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import pyarrow as pa
 import xgboost as xgb
 
-from config.settings import ConfigError, Pipeline, Train
-from handlers.facts import Delta, GiveUp, Progress
-from handlers.rows import Columns, Part, Split, split
+from config.settings import ConfigError, Train
+from handlers.facts import GiveUp, Progress
+from handlers.rows import Columns, Part
 from handlers.scorer import Feature, FeatureKind, Scorer, Task
 
 GENTLE: Mapping[str, Any] = {
@@ -28,9 +27,6 @@ GENTLE: Mapping[str, Any] = {
 }
 """Defaults for small deltas; XGBoost's own overfit them badly."""
 
-Read = Callable[[Delta], pa.Table]
-"""Reads the needed columns of a delta."""
-
 
 @dataclass(frozen=True, slots=True)
 class Material:
@@ -41,49 +37,52 @@ class Material:
     unlabelled: int
 
 
-def fresh(delta: Delta, read: Read, columns: Columns, pipeline: Pipeline) -> Material:
-    """Learn from the delta alone."""
-    parts = split(read(delta), columns, pipeline.task, pipeline.train)
-    return Material(parts.train, parts.held_out, parts.unlabelled)
-
-
-def full(delta: Delta, read: Read, columns: Columns, pipeline: Pipeline) -> Material:
-    """Learn from the whole table as it stands at the delta's end; judge on the delta's rows."""
-    parts = split(read(delta), columns, pipeline.task, pipeline.train)
-    whole = parts if delta.whole else _whole(delta, read, columns, pipeline)
-    return Material(whole.train, parts.held_out, parts.unlabelled)
-
-
-def _whole(delta: Delta, read: Read, columns: Columns, pipeline: Pipeline) -> Split:
-    table = replace(delta, way="whole")
-    return split(read(table), columns, pipeline.task, pipeline.train)
-
-
-Strategy = Callable[[Delta, Read, Columns, Pipeline], Material]
-STRATEGIES: Mapping[str, Strategy] = {"fresh": fresh, "full": full}
-
-
-def train(part: Part, columns: Columns, task: Task, settings: Train, progress: Progress) -> Scorer:
+def train(
+    part: Part, columns: Columns, task: Task, settings: Train, progress: Progress,
+    classes: tuple[str, ...] = (),
+) -> Scorer:  # fmt: skip
     """Train a model on rows in canonical order: the same rows give the same bytes.
+
+    The model tells the given `classes`, if the rows hold no others; else those that they hold.
 
     Raises:
         GiveUp: the labels do not fit the task (one class, more than two, no number), or
             XGBoost refuses them.
         TryLater: a stop was asked for.
     """
-    classes = _classes(part.labels, task)
-    target = _target(part.labels, task, classes)
+    found = classes_of(part.labels, task)
+    told = classes if set(found) <= set(classes) else found
     features = tuple(
         _feature(name, kind, part.rows[name], settings) for name, kind in columns.features
     )
-    blank = Scorer(task, features, classes, xgb.Booster())
-    weight = _balanced(target, len(classes)) if settings.balance and classes else None
-    matrix = xgb.DMatrix(
-        blank.matrix(part.rows), target, weight=weight, feature_names=blank.names,
-        feature_types=blank.feature_types, enable_categorical=True, nthread=settings.threads,
-    )  # fmt: skip
-    booster = _boost(parameters(task, len(classes), settings), matrix, settings.rounds, progress)
+    blank = Scorer(task, features, told, xgb.Booster())
+    wanted = parameters(task, len(told), settings)
+    booster = _boost(wanted, _matrix(blank, part, settings), settings.rounds, progress)
     return replace(blank, booster=booster)
+
+
+def grow(scorer: Scorer, part: Part, settings: Train, progress: Progress) -> Scorer:
+    """Add a few shrunk rounds to a model; its features, its classes and its constant stay.
+
+    Raises: as `train`.
+    """
+    classes_of(part.labels, scorer.task)
+    wanted = parameters(scorer.task, len(scorer.classes), settings)
+    wanted["eta"] = settings.continue_eta
+    matrix = _matrix(scorer, part, settings)
+    booster = _boost(wanted, matrix, settings.continue_rounds, progress, scorer.booster)
+    return replace(scorer, booster=booster)
+
+
+def _matrix(scorer: Scorer, part: Part, settings: Train) -> xgb.DMatrix:
+    target = _target(part.labels, scorer.task, scorer.classes)
+    count = len(scorer.classes)
+    return xgb.DMatrix(
+        scorer.matrix(part.rows), target,
+        weight=_balanced(target, count) if settings.balance and count else None,
+        feature_names=scorer.names, feature_types=scorer.feature_types,
+        enable_categorical=True, nthread=settings.threads,
+    )  # fmt: skip
 
 
 def parameters(task: Task, classes: int, settings: Train) -> dict[str, Any]:
@@ -124,8 +123,9 @@ def check_parameters(task: Task, settings: Train) -> None:
 
 
 def _boost(
-    wanted: Mapping[str, Any], matrix: xgb.DMatrix, rounds: int, progress: Progress
-) -> xgb.Booster:
+    wanted: Mapping[str, Any], matrix: xgb.DMatrix, rounds: int, progress: Progress,
+    grown: xgb.Booster | None = None,
+) -> xgb.Booster:  # fmt: skip
     class Report(xgb.callback.TrainingCallback):
         """Tells each round, and so notices between two rounds that a stop was asked for."""
 
@@ -134,7 +134,7 @@ def _boost(
             return False
 
     try:
-        return xgb.train(dict(wanted), matrix, rounds, callbacks=[Report()])
+        return xgb.train(dict(wanted), matrix, rounds, xgb_model=grown, callbacks=[Report()])
     except xgb.core.XGBoostError as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
         raise GiveUp(
@@ -143,7 +143,7 @@ def _boost(
         ) from error
 
 
-def _classes(labels: pd.Series[Any], task: Task) -> tuple[str, ...]:
+def classes_of(labels: pd.Series[Any], task: Task) -> tuple[str, ...]:
     """Name the classes in numeric order where they are numbers, else in text order."""
     if task == "regression":
         return ()
@@ -186,7 +186,7 @@ def _target(labels: pd.Series[Any], task: Task, classes: tuple[str, ...]) -> np.
 
 def _balanced(target: np.ndarray[Any, Any], classes: int) -> np.ndarray[Any, Any]:
     """Weigh rows so that every class has the same total weight (as scikit-learn's `balanced`)."""
-    counts = np.bincount(target.astype(int), minlength=classes)
+    counts = np.maximum(np.bincount(target.astype(int), minlength=classes), 1)
     weights: np.ndarray[Any, Any] = (len(target) / (classes * counts))[target.astype(int)]
     return weights
 

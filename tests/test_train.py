@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import random
-from dataclasses import replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.settings import ConfigError, Pipeline, Train
-from handlers.facts import Delta, GiveUp, Snapshot, TryLater
+from config.settings import ConfigError, Train
+from handlers.facts import GiveUp, TryLater
 from handlers.rows import Columns, Part, split
 from handlers.scorer import Scorer, Task
-from handlers.train import STRATEGIES, _balanced, _classes, check_parameters, parameters, train
+from handlers.train import _balanced, check_parameters, classes_of, parameters, train
 
 TASKS: tuple[Task, ...] = ("binary", "multiclass", "regression")
 COLUMNS = Columns(
@@ -114,67 +111,6 @@ def test_the_type_of_the_label_does_not_change_the_model(
     )
 
 
-# -- held-out rows ----------------------------------------------------------------------------
-
-
-def held_out_ids(table: pa.Table) -> list[int]:
-    """Give the keys that are held out."""
-    columns = replace(COLUMNS, features=(("id", "number"),))
-    return list(split(table, columns, "binary", QUICK).held_out.rows["id"])
-
-
-def delta(start: int | None) -> Delta:
-    """Make a delta of one snapshot."""
-    log = (Snapshot(2, 1, datetime.now(timezone.utc), "append", {"added-records": "1"}),)
-    return Delta("lake.bank.cards", "main", "uuid", start, 2, log)
-
-
-@pytest.mark.parametrize("strategy", STRATEGIES)
-def test_held_out_rows_never_reach_training(strategy: str, tmp_path: Path) -> None:
-    """Whatever the held-out rows hold, or if they are there at all, the model is the same."""
-    pipeline = Pipeline(table="lake.bank.cards", label="y", train=QUICK)
-    whole = table_of("binary", 400)
-    hidden = pc.is_in(whole["id"], pa.array(held_out_ids(whole)))
-    spoilt = whole
-    for name, value in (("x", 1e6), ("c", "poison"), ("y", 7)):
-        position = whole.schema.get_field_index(name)
-        spoilt = spoilt.set_column(position, name, pc.if_else(hidden, value, whole[name]))
-    models = []
-    for number, table in enumerate((whole, spoilt, whole.filter(pc.invert(hidden)))):
-        recent = table.filter(pc.greater_equal(table["id"], 200))
-
-        def read(wanted: Delta, table: pa.Table = table, recent: pa.Table = recent) -> pa.Table:
-            return table if wanted.whole else recent
-
-        material = STRATEGIES[strategy](delta(1), read, COLUMNS, pipeline)
-        model = train(material.train, COLUMNS, "binary", QUICK, quiet)
-        models.append(saved(model, tmp_path / str(number)))
-    assert pc.sum(hidden).as_py() > 40
-    assert models[0] == models[1] == models[2]
-
-
-def test_strategies_differ_in_what_they_learn_from_and_not_in_the_judging() -> None:
-    """`fresh` learns from the delta, `full` from the whole table; both judge on the delta."""
-    pipeline = Pipeline(table="lake.bank.cards", label="y", train=QUICK)
-    whole = table_of("binary", 400)
-    reads: list[bool] = []
-
-    def read(wanted: Delta) -> pa.Table:
-        reads.append(wanted.whole)
-        assert wanted.end_id == 2
-        return whole if wanted.whole else whole.slice(300)
-
-    fresh = STRATEGIES["fresh"](delta(1), read, COLUMNS, pipeline)
-    full = STRATEGIES["full"](delta(1), read, COLUMNS, pipeline)
-    assert reads == [False, False, True]
-    assert fresh.held_out.rows.equals(full.held_out.rows)
-    assert len(fresh.train.rows) + len(fresh.held_out.rows) == 100
-    assert len(full.train.rows) > 300
-    first = STRATEGIES["full"](delta(None), read, COLUMNS, pipeline)
-    assert reads[3:] == [True]
-    assert first.train.rows.equals(full.train.rows)
-
-
 # -- labels that do not fit --------------------------------------------------------------------
 
 
@@ -225,7 +161,7 @@ def test_the_order_of_classes_does_not_depend_on_the_rows(
     """Whatever the classes are called, the same classes are in the same order."""
     shuffled = list(names)
     chance.shuffle(shuffled)
-    one, other = (_classes(pd.Series(n, dtype=object), "multiclass") for n in (names, shuffled))
+    one, other = (classes_of(pd.Series(n, dtype=object), "multiclass") for n in (names, shuffled))
     assert one == other
     assert sorted(one) == sorted(names)
 

@@ -35,10 +35,11 @@ from handlers.facts import (
     Model,
     Record,
     Snapshot,
+    Thin,
     TryLater,
     Unreadable,
 )
-from handlers.registry import PROOF, SCORER
+from handlers.registry import MEMBERS, PROOF, SCORER
 from handlers.scorer import Scorer
 
 NAME = "cards"
@@ -163,11 +164,11 @@ class FakeTable:
         then = lake.commits[start].column if start is not None else lake.column
         return evolution(_fields(then), _fields(lake.column))
 
-    def read(self, delta: Delta, columns: Sequence[str]) -> pa.Table:
-        """Read the rows of a delta."""
+    def read(self, delta: Delta, columns: Sequence[str], thin: Thin | None = None) -> pa.Table:
+        """Read the rows of a delta, all of them: samples are an economy of Spark's."""
         found, _ = self._compared(delta)
         rows = self._project(found, columns, delta)
-        if delta.exact and rows.num_rows != delta.rows:
+        if thin is None and delta.exact and rows.num_rows != delta.rows:
             raise GiveUp(f"{rows.num_rows} rows were read, but the snapshots added {delta.rows}.")
         return rows
 
@@ -278,6 +279,7 @@ class FakeRegistry:
         scorer: Scorer | None,
         sample: pd.DataFrame | None,
         explanation: Mapping[str, Any] | None = None,  # noqa: ARG002 (as the door has it)
+        made: Mapping[str, Scorer] | None = None,
     ) -> Record:
         """Keep a decision, its key last."""
         self._world.effect("registry")
@@ -287,6 +289,8 @@ class FakeRegistry:
             folder = self._folder(run.id)
             scorer.save(folder / SCORER)
             write_proof(scorer, sample, folder / PROOF)
+            for kind, member in (made or {}).items():
+                member.save(folder / MEMBERS / kind)
             record = replace(record, model=Model(str(next(self._versions)), run.id))
             self._world.effect("registry")
         run.record = RECORD.dump_json(record).decode()
@@ -319,6 +323,11 @@ class FakeRegistry:
             self._world.effect("registry")
             mark.mkdir(parents=True)
         return self._folder(model.run_id)
+
+    def fetch_member(self, model: Model, kind: str | None, home: Path) -> Path:
+        """Bring a model that a run made on its way."""
+        folder = self.fetch(model, home)
+        return folder / MEMBERS / kind if kind else folder / SCORER
 
     def _folder(self, run_id: str) -> Path:
         return self._world.home / "artifacts" / run_id
