@@ -301,8 +301,7 @@ def _ensemble(job: _Job) -> Challenge:
     kept = full if full and not _due(job, full) else None
     drawn = _drawn(job, [kind for kind in befores if not (kept and kind == FULL)])
     job = _with_classes(job, drawn)
-    source = kept.told.run_id if kept else ""
-    earlier = [run for run in runs if FRESH in run.kinds and run.run_id != source]
+    earlier = [run for run in runs if FRESH in run.kinds]
     earlier = earlier[: job.settings.members - 1]
     olds = [_recalled(run, FRESH) for run in earlier]
     newest = job.train(job.parts.train, _classes(job, [*olds, *filter(None, befores.values())]))
@@ -411,7 +410,7 @@ def _optimism(runs: Sequence[Run], olds: Sequence[_Member]) -> float:
         if then is not None and next_ is not None:
             found.append(next_ - then)
         later = run.members
-    return float(np.median(found)) if found else 0.0
+    return sorted(found)[(len(found) - 1) // 2] if found else 0.0
 
 
 def _classes(job: _Job, olds: Sequence[_Member]) -> tuple[str, ...]:
