@@ -26,7 +26,6 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import typer
-from handlers.strategies import Challenge, Past, Reads, Run, Told, challenge
 from sklearn.metrics import roc_auc_score
 from streams import Array, Stream, catalogue, flights
 
@@ -34,6 +33,7 @@ from config.settings import Train
 from handlers.facts import GiveUp
 from handlers.rows import Columns, Split, split
 from handlers.scorer import Scorer
+from handlers.strategies import Challenge, Past, Reads, Run, Told, challenge
 from handlers.train import grow, train
 
 KEY, LABEL = "row", "label"
