@@ -47,7 +47,8 @@ class Stream:
 
 def sea_rows(rng: np.random.Generator, count: int) -> pd.DataFrame:
     """Draw SEA's three numbers, each uniform in [0, 10]; the third is irrelevant."""
-    return pd.DataFrame(rng.uniform(0, 10, (count, 3)), columns=["x1", "x2", "x3"])
+    rows: pd.DataFrame = pd.DataFrame(rng.uniform(0, 10, (count, 3)), columns=["x1", "x2", "x3"])
+    return rows
 
 
 def sea(theta: float) -> Concept:
@@ -59,7 +60,7 @@ def agrawal_rows(rng: np.random.Generator, count: int) -> pd.DataFrame:
     """Draw the nine attributes of a person who asks for a loan."""
     salary = rng.uniform(20_000, 150_000, count)
     zipcode = rng.integers(0, 9, count)
-    return pd.DataFrame(
+    rows: pd.DataFrame = pd.DataFrame(
         {
             "salary": salary,
             "commission": np.where(salary >= 75_000, 0, rng.uniform(10_000, 75_000, count)),
@@ -72,6 +73,7 @@ def agrawal_rows(rng: np.random.Generator, count: int) -> pd.DataFrame:
             "loan": rng.uniform(0, 500_000, count),
         }
     )
+    return rows
 
 
 def agrawal(function: int) -> Concept:
@@ -144,7 +146,9 @@ _AGRAWAL: Mapping[int, Concept] = {
 
 def hyperplane_rows(rng: np.random.Generator, count: int) -> pd.DataFrame:
     """Draw ten numbers, each uniform in [0, 1]."""
-    return pd.DataFrame(rng.uniform(0, 1, (count, 10)), columns=[f"x{n}" for n in range(10)])
+    names = [f"x{number}" for number in range(10)]
+    rows: pd.DataFrame = pd.DataFrame(rng.uniform(0, 1, (count, 10)), columns=names)
+    return rows
 
 
 def hyperplane(weights: Array) -> Concept:
