@@ -115,7 +115,7 @@ Candidate = Literal["fresh", "window", "full", "ensemble"]
 class Train(Section):
     """How a challenger is made."""
 
-    strategy: Literal["fresh", "full", "window", "continue", "ensemble", "tournament"] = "fresh"
+    strategy: Literal["fresh", "full", "window", "continue", "ensemble", "tournament"] = "ensemble"
     """`fresh` trains on the delta alone, `full` on the table at the delta's end, `window` on the
     last deltas. `continue` adds trees to the champion. `ensemble` pools one model for each of the
     last deltas, `tournament` several `candidates`; both weigh by the newest rows."""

@@ -54,10 +54,10 @@ def pipeline(table: str, **changes: Any) -> dict[str, Any]:
         "row_key": ["transaction_id"],
         "ignore": ["event_time"],
         "delta": {"min_rows": 1},
-        "train": {"rounds": 25, "holdout": 0.3},
         "promote": {"min_gain": 0.02, "confidence": 0},
         "endpoint": {"port": free_port()},
         **changes,
+        "train": {"strategy": "fresh", **changes.get("train", {"rounds": 25, "holdout": 0.3})},
     }
 
 

@@ -89,7 +89,7 @@ class World:
             "row_key": ["transaction_id"],
             "ignore": ["event_time"],
             "delta": {"min_rows": 1, "rewrites": "added", "pin": True},
-            "train": {"rounds": 25, "holdout": 0.3},
+            "train": {"strategy": "fresh", "rounds": 25, "holdout": 0.3},
             "promote": {"min_gain": 0.02, "confidence": 0},
             "endpoint": {"port": free_port()},
         }

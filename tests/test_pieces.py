@@ -30,7 +30,8 @@ def start(world: World) -> Iterator[Start]:
     def start(**policy: Any) -> Daemon:
         pipeline = {
             "table": TABLE, "label": "label", "features": ["x"], "row_key": ["key"],
-            "delta": policy, "train": {"rounds": 1}, "promote": {"min_held_out": 1},
+            "delta": policy, "train": {"rounds": 1, "strategy": "fresh"},
+            "promote": {"min_held_out": 1, "confidence": 0},
         }  # fmt: skip
         started.append(Daemon(world, Pipeline.model_validate(pipeline)))
         return started[-1]

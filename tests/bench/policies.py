@@ -87,6 +87,10 @@ class Product:
     champion: Run | None = None
 
     def learn(self, delta: pa.Table, columns: Columns) -> Model:
+        """Learn as the daemon does."""
+        return self.scorer(delta, columns)
+
+    def scorer(self, delta: pa.Table, columns: Columns) -> Scorer:
         """Make a challenger as the daemon does."""
         self.tables.append(delta)
         past = Past(lambda: self.champion, lambda: self.runs, len(self.tables))
@@ -125,7 +129,7 @@ class Static:
 
     def learn(self, delta: pa.Table, columns: Columns) -> Model:
         """Learn once."""
-        self.model = self.model or Product(Train()).learn(delta, columns)
+        self.model = self.model or Product(Train(strategy="fresh")).learn(delta, columns)
         return self.model
 
     def promoted(self) -> None:
