@@ -128,17 +128,17 @@ def decision(record: Record) -> View:
         "metric": verdict.metric if verdict else None,
         "challenger": _scores(verdict.challenger) if verdict else None,
         "champion": _scores(verdict.champion) if verdict and verdict.champion else None,
-        "gain": _finite(verdict.gain) if verdict else None,
+        "gain": finite(verdict.gain) if verdict else None,
         "held_out_rows": verdict.rows if verdict else None,
         "retry_of": record.retry_of,
     }  # fmt: skip
 
 
 def _scores(scores: Scores) -> dict[str, float | None]:
-    return {name: _finite(score) for name, score in scores.items()}
+    return {name: finite(score) for name, score in scores.items()}
 
 
-def _finite(number: float | None) -> float | None:
+def finite(number: float | None) -> float | None:
     """Leave out what JSON cannot tell: infinity, and what is no number."""
     return number if number is not None and math.isfinite(number) else None
 
