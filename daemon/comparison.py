@@ -113,6 +113,12 @@ def _told(steps: Sequence[Step], totals: View) -> Iterator[str]:
         )
     metric = totals["metric"]
     yield from _scored(totals, ours[metric], theirs[metric], same=same)
+    if lacking := {name for step in steps for name in step.lacks}:
+        deltas = [str(step.was.record.sequence) for step in steps if step.lacks]
+        yield (
+            f"The table no longer has {', '.join(sorted(lacking))}; delta(s) {', '.join(deltas)} "
+            f"were learnt from without."
+        )
     if holes := [str(step.was.record.sequence) for step in steps if step.hole]:
         yield (
             f"This has holes: the snapshots of delta(s) {', '.join(holes)} were expired. Up to the "

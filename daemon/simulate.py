@@ -21,7 +21,7 @@ from daemon.reading import Reading, Work
 from daemon.scratch import Desk, Shelf, Then
 from daemon.served import Scale, Served
 from handlers import cut
-from handlers.facts import Delta, Model, Record, State, TryLater, Unreadable
+from handlers.facts import Delta, Expired, Model, Record, State, TryLater, Unreadable
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +30,13 @@ class Step:
 
     was: Decided
     made: tuple[Record, ...]
-    """None if it was left out; several if the delta was taken apart here, and was not then."""
+    """Empty if it was left out; several if the delta was taken apart here, and was not then."""
     after: str | None
     """The version that would serve; a model has that of the live one of the same delta."""
     hole: str = ""
     """Why it was not simulated."""
+    lacks: tuple[str, ...] = ()
+    """Columns that it was learnt from then, and that the table has no more."""
     live: Served | None = None
     simulated: Served | None = None
 
@@ -105,9 +107,19 @@ class Replay:
 
     def step(self, was: Decided) -> Step:
         """Make one decision once more."""
-        self._follow(was)
+        try:
+            self._follow(was)
+            return self._step(was)
+        except TryLater as error:
+            raise TryLater(
+                f"Delta {was.work.sequence} cannot be simulated: {error.what}",
+                "If that does not pass, begin with a later one by `--since`.",
+            ) from error
+
+    def _step(self, was: Decided) -> Step:
         champion = self.scratch.champion(self.name)
-        decider = self._decider(was)
+        readable = self._readable(was)
+        decider = self._decider(was, readable)
         step = self._made(was, decider)
         self._apart |= not step.same
         if step.hole:
@@ -115,7 +127,8 @@ class Replay:
         scale = Scale(decider, self._desk(was), self.policy, self.home / "models")
         theirs = champion.model if champion else None
         live, simulated = scale.both(was.record, step.made, was.before, theirs)
-        return replace(step, live=live, simulated=simulated)
+        lacks = tuple(name for name in self._learnt(was) if name not in readable)
+        return replace(step, live=live, simulated=simulated, lacks=lacks)
 
     def _follow(self, was: Decided) -> None:
         """Come to the moment of a decision; a champion is older than what it is compared with."""
@@ -177,11 +190,24 @@ class Replay:
         opened = self.scratch.open(self.name, delta, former)
         return replace(work, sequence=opened.sequence, delta=delta, retry_of=former)
 
-    def _decider(self, was: Decided) -> Decider:
-        """Give the decider as it would have been: same moment, same history, same columns."""
+    def _learnt(self, was: Decided) -> tuple[str, ...]:
+        """Name the columns that were learnt from, unless the policy names others."""
         learnt, policy = was.record.learnt, self.policy
-        if learnt and policy.features is None and policy.ignore == self.live.ignore:
-            policy = policy.model_copy(update={"features": learnt.features})
+        same = policy.features is None and policy.ignore == self.live.ignore
+        return learnt.features if learnt and same else ()
+
+    def _readable(self, was: Decided) -> tuple[str, ...]:
+        """Name those of them that the table still has, so that all models read the same columns."""
+        table = self.doors.table
+        try:
+            there = {*table.schema(was.work.delta)} & {*table.schema()}
+        except Expired:  # which is met and told again where the rows are read
+            there = {*table.schema()}
+        return tuple(name for name in self._learnt(was) if name in there)
+
+    def _decider(self, was: Decided, features: tuple[str, ...]) -> Decider:
+        """Give the decider as it would have been: same moment, same history, same columns."""
+        policy = self.policy.model_copy(update={"features": features or self.policy.features})
         return Decider(
             self.name, policy, self._desk(was), self.scratch, self.home / "models",
             lambda *_: None, lambda: was.record.closed_at,
@@ -197,11 +223,7 @@ class Replay:
             return decider.decide(work)
         except Exception as error:
             if isinstance(error, TryLater) and not isinstance(error, Unreadable):
-                raise TryLater(
-                    f"The delta up to snapshot {work.delta.end_id} cannot be simulated: "
-                    f"{error.what}",
-                    "If that does not pass, begin with a later one by `--since`.",
-                ) from error
+                raise
             return decider.give_up(work, error)
 
     def _settled(self, record: Record) -> Record:

@@ -80,13 +80,8 @@ def alike(replayed: Replayed) -> bool:
 
 def figures(record: Record) -> Any:
     """Give all of a decision that is not a name or a moment."""
-    verdict, learnt = record.verdict, record.learnt
-    scores = (
-        verdict.decision, verdict.challenger, verdict.champion, verdict.gain, verdict.against,
-        verdict.rows, verdict.sentence,
-    ) if verdict else None  # fmt: skip
-    digest = learnt.rows_digest if learnt else None
-    return record.state, record.reason, scores, digest, record.delta, record.breaches
+    digest = record.learnt.rows_digest if record.learnt else None
+    return record.state, record.reason, record.verdict, digest, record.delta, record.breaches
 
 
 def states(replayed: Replayed) -> list[list[str]]:
@@ -225,6 +220,26 @@ def test_expired_deltas_are_told(world: World, daemon: Daemon) -> None:
     assert all(len(step.made) <= 1 for step in under(world, daemon, **strict).steps)
 
 
+def test_a_column_that_the_table_lost_is_done_without(tmp_path: Path) -> None:
+    """One that it got since was not there to learn from; one that it lost is told."""
+    world = World(tmp_path)
+    daemon = Daemon(world, Pipeline.model_validate({**SETTINGS, "features": None}))
+    world.lake.alter(wanted=False)
+    for first in (0, 1000):
+        world.lake.append(rows(first))
+        daemon.reconciler.tick()
+    world.lake.alter(wanted=True)
+    assert alike(under(world, daemon, features=None))
+    world.lake.append(rows(2000))
+    daemon.reconciler.tick()
+    world.lake.alter(wanted=False)
+    found = under(world, daemon, features=None)
+    assert [step.lacks for step in found.steps] == [(), (), ("z",)]
+    told = comparison(NAME, LIVE, LIVE, found)["told"]
+    assert "The table no longer has z; delta(s) 3 were learnt from without." in told
+    daemon.close()
+
+
 def test_an_outage_ends_it_with_a_sentence(world: World, daemon: Daemon) -> None:
     """Nothing is guessed where the table does not answer; nor where there is no history."""
     with pytest.raises(GiveUp, match="No decision"):
@@ -233,7 +248,7 @@ def test_an_outage_ends_it_with_a_sentence(world: World, daemon: Daemon) -> None
     with pytest.raises(GiveUp, match="snapshot 99 is in no delta"):
         under(world, daemon, 99)
     world.out.add("table")
-    with pytest.raises(TryLater, match="cannot be simulated: The table is out"):
+    with pytest.raises(TryLater, match="Delta 1 cannot be simulated: The table is out"):
         under(world, daemon)
     world.out.clear()
 
