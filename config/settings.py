@@ -152,8 +152,22 @@ class Promote(Section):
     """Metric that decides; default log_loss for classes, rmse for regression."""
     min_gain: float = Field(0.0, ge=0)
     """The challenger must be better by more than this, in units of the metric."""
+    confidence: float = Field(0.95, ge=0, lt=1)
+    """How sure that must be, over all looks at one champion together; 0 trusts each comparison."""
     min_held_out: int = Field(30, ge=1)
-    """Nothing is promoted on fewer held-out rows than this."""
+    """Nothing is promoted on fewer held-out rows than this, counting those of earlier looks."""
+    require: dict[str, float] = Field({})
+    """Scores that it must reach on held-out rows, e.g. `auc: 0.7`, `calibration_error: 0.05`: at
+    least, or at most where lower is better."""
+    slices: tuple[str, ...] = ()
+    """Features by whose values the rows are cut; it must not be worse for certain on any slice."""
+    max_forgetting: float | None = Field(None, ge=0)
+    """By how much it may be worse than the champion on held-out rows of the whole table, in units
+    of the metric. Reads the whole table for every delta."""
+    max_latency: Duration | None = None
+    """Time that scoring one row may take (median of 50)."""
+    max_megabytes: float | None = Field(None, gt=0)
+    """Size that the model's file may have."""
 
 
 class LocalEndpoint(Section):
@@ -200,6 +214,11 @@ class Pipeline(Section):
     endpoint: LocalEndpoint = LocalEndpoint()
 
     @property
+    def binary(self) -> bool:
+        """Whether the label has two classes."""
+        return self.task == "binary"
+
+    @property
     def metric(self) -> str:
         """Give the metric that decides, by task if none is set."""
         return self.promote.metric or METRICS[self.task][0]
@@ -211,6 +230,12 @@ class Pipeline(Section):
             fit = ", ".join(METRICS[self.task])
             found.append(
                 f"promote.metric: {self.metric!r} does not fit task {self.task}; use {fit}"
+            )
+        known = {*METRICS[self.task], *(("brier", "calibration_error") if self.binary else ())}
+        if strange := sorted(set(self.promote.require) - known):
+            found.append(
+                f"promote.require: {strange[0]!r} does not fit task {self.task}; "
+                f"use {', '.join(sorted(known))}"
             )
         if self.features == ():
             found.append("features: names no column; leave it out to use every column that fits")

@@ -126,8 +126,12 @@ def explanation(settings: Settings, book: Ledger, run: str) -> dict[str, Any]:
     found = machine.look(settings)
     found.export(settings)
     registry = _registry(settings, found, record.pipeline)
-    kept = registry.explanation(record.model.run_id) if record.model else None
-    return {"decision": decision(record), "explanation": kept}
+    run_id = record.model.run_id if record.model else None
+    return {
+        "decision": decision(record),
+        "explanation": registry.explanation(run_id) if run_id else None,
+        "pictures": registry.pictures(run_id) if run_id else [],
+    }
 
 
 def _registry(settings: Settings, found: machine.Machine, name: str) -> Registry:

@@ -10,10 +10,12 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
 from fastapi.templating import Jinja2Templates
+from markupsafe import Markup
 
 from config import __version__
 from config.settings import Settings
 from daemon import views
+from daemon.chart import Point, chart
 from daemon.ledger import Ledger
 from daemon.service import Step
 from handlers.facts import TryLater
@@ -24,6 +26,31 @@ SECURITY = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
+RECENT = 60
+"""Deltas that a chart goes back."""
+
+
+def drawn(trend: views.View) -> str:
+    """Draw how what was served did, as SVG; empty if it was never measured."""
+    points = [
+        Point(
+            str(item["delta"]), item["value"], item["low"], item["high"],
+            promoted=f"v{item['promoted']}" if item["promoted"] else "", alarm=item["alarm"],
+            told=_told(item),
+        )
+        for item in trend["points"]
+    ]  # fmt: skip
+    return chart(points, f"{trend['metric']} of the version served")
+
+
+def _told(item: views.View) -> str:
+    value = "not measured" if item["value"] is None else f"{item['value']:.4g}"
+    interval = f" ({item['low']:.4g} to {item['high']:.4g})" if item["low"] is not None else ""
+    promoted = f"; version {item['promoted']} was promoted" if item["promoted"] else ""
+    return (
+        f"delta {item['delta']}: version {item['served']}, {value}{interval}"
+        f"{', alarm' if item['alarm'] else ''}{promoted}"
+    )
 
 
 def app(
@@ -63,12 +90,21 @@ def app(
         """Give the decisions taken, newest first."""
         return views.history(ledger.history(pipeline, min(max(limit, 1), 1000)))
 
+    @pages.get("/api/trend")
+    def api_trend(limit: int = RECENT) -> dict[str, Any]:
+        """Say for each pipeline how what was served did over its deltas, and what moved."""
+        most = min(max(limit, 1), 1000)
+        return {name: views.trend(ledger.history(name, most)) for name in settings.pipelines}
+
     @pages.get("/", response_class=HTMLResponse)
     def home(request: Request) -> HTMLResponse:
         """Show the status page."""
+        trends = {name: views.trend(ledger.history(name, RECENT)) for name in settings.pipelines}
         context = {
             "version": __version__,
             "status": views.status(settings, ledger),
+            "trends": trends,
+            "charts": {name: Markup(drawn(trend)) for name, trend in trends.items()},  # noqa: S704 (its texts are escaped)
             "activity": activity(),
             "history": views.history(ledger.history(limit=50)),
         }

@@ -12,9 +12,11 @@ from config.settings import Pipeline
 from daemon.doors import Access
 from daemon.ledger import Ledger
 from daemon.reading import Work
+from daemon.reign import Reign, look_back, signals
 from daemon.retry import words
-from handlers import contract, cut, judge, rows, train
+from handlers import contract, cut, drift, judge, rows, train
 from handlers.account import account, skipped
+from handlers.evidence import PROFILE
 from handlers.explain import Explanation, explain
 from handlers.facts import (
     BrokenContract,
@@ -24,6 +26,7 @@ from handlers.facts import (
     Expired,
     Fate,
     Learnt,
+    Live,
     Model,
     Progress,
     Record,
@@ -31,6 +34,7 @@ from handlers.facts import (
     TryLater,
     Verdict,
 )
+from handlers.live import look_before
 from handlers.registry import SCORER
 from handlers.scorer import Scorer
 
@@ -57,21 +61,31 @@ class Decider:
             return done
         if reason := self._needless(work):
             return self.keep(work, *reason)
-        champion = self._champion()
-        columns = self.columns(work.delta, champion.scorer.columns if champion else ())
+        mine = look_back(self._ledger, self.name, self._pipeline)
+        champion, contender = self._champion(), self._contender(mine)
+        rivals = [rival.scorer for rival in (champion, contender) if rival]
+        columns = self.columns(work.delta, {name for rival in rivals for name in rival.columns})
         fresh = self._read(work.delta, columns)
         work = self._measured(work, columns, fresh.num_rows)
         if not work.delta.brings_rows:
             return self.keep(work, State.SKIPPED, skipped(work.delta))
         self._check(work, fresh)
+        live = self._live(work, mine, champion, contender, columns, fresh)
         material, challenger = self.challenge(work.delta, columns, fresh)
         self._step("judging")
+        known = self._past(work, mine, champion, columns, live)
         verdict = judge.judge(
-            self._pipeline, challenger, champion, material.train, material.held_out
+            self._pipeline, challenger, champion, material.train, material.held_out, known
         )
         learnt = self._learnt(columns, material, challenger)
         explanation = explain(challenger, champion, material.held_out)
-        return self._keep_verdict(work, material, challenger, learnt, verdict, explanation)
+        moved = (
+            drift.drift(champion.profile, champion.scorer, rows.inputs(fresh, columns))
+            if champion
+            else ()
+        )
+        judged = replace(self._judged(work, verdict), learnt=learnt, live=live, drift=moved)
+        return self._keep_verdict(judged, material, challenger, explanation)
 
     def challenge(
         self, delta: Delta, columns: rows.Columns, fresh: rows.Table | None = None
@@ -159,7 +173,41 @@ class Decider:
             return None
         self._comparable(champion.model)
         folder = self._registry.fetch(champion.model, self._models)
-        return judge.Champion(champion.model.version, Scorer.load(folder / SCORER))
+        profile = drift.read(folder / PROFILE)
+        return judge.Champion(champion.model.version, Scorer.load(folder / SCORER), profile)
+
+    def _contender(self, mine: Reign) -> judge.Champion | None:
+        """Fetch the last challenger while it waits; without it one knows less, no more."""
+        if (model := mine.contender) is None:
+            return None
+        folder = self._registry.fetch(model, self._models)
+        return judge.Champion(model.version, Scorer.load(folder / SCORER))
+
+    def _live(
+        self, work: Work, mine: Reign, champion: judge.Champion | None,
+        contender: judge.Champion | None, columns: rows.Columns, fresh: rows.Table,
+    ) -> Live | None:  # fmt: skip
+        """Score what serves before anything learns from these rows."""
+        if champion is None:
+            return None
+        parts = rows.split(fresh, columns, self._pipeline.task, self._pipeline.train)
+        unseen = work.retry_of is None and work.delta.way in {"appended", "apart"}
+        unseen = unseen and not work.delta.whole
+        return look_before(
+            self._pipeline, champion, contender, parts, mine.promise, mine.lives, unseen=unseen
+        )
+
+    def _past(
+        self, work: Work, mine: Reign, champion: judge.Champion | None,
+        columns: rows.Columns, live: Live | None,
+    ) -> judge.Past:  # fmt: skip
+        seen = signals(self._ledger, self.name, self._pipeline)
+        history = None
+        if champion and self._pipeline.promote.max_forgetting is not None:
+            table = self._read(replace(work.delta, way="whole"), columns)
+            parts = rows.split(table, columns, self._pipeline.task, self._pipeline.train)
+            history = parts.held_out
+        return judge.Past(mine.looks if champion else seen, seen, live, history)
 
     def _comparable(self, model: Model) -> None:
         """Refuse a comparison on rows that the champion may have trained on."""
@@ -226,18 +274,20 @@ class Decider:
             environment=machine.environment(),
         )
 
-    def _keep_verdict(
-        self, work: Work, material: train.Material, challenger: Scorer, learnt: Learnt,
-        verdict: Verdict, explanation: Explanation | None,
-    ) -> Record:  # fmt: skip
+    def _judged(self, work: Work, verdict: Verdict) -> Record:
         promoted = verdict.decision is Decision.PROMOTE
         state = State.PROMOTED if promoted else State.KEPT
-        record = self._record(work, state, verdict.sentence, Fate.TRAINED)
+        return replace(self._record(work, state, verdict.sentence, Fate.TRAINED), verdict=verdict)
+
+    def _keep_verdict(
+        self, record: Record, material: train.Material, challenger: Scorer,
+        explanation: Explanation | None,
+    ) -> Record:  # fmt: skip
         self._step("recording")
         sample = material.held_out.rows.head(self._pipeline.endpoint.verify_rows)
+        profile = drift.profile(challenger, material.train.rows)
         self._ledger.beat()  # see `keep`
-        closed = replace(record, learnt=learnt, verdict=verdict)
-        return self._registry.record(closed, challenger, sample, explanation)
+        return self._registry.record(record, challenger, sample, explanation, profile)
 
     def _record(self, work: Work, state: State, reason: str, fate: Fate) -> Record:
         told = [work.delta.note] if work.delta.note and state is not State.SKIPPED else []

@@ -13,9 +13,9 @@ from daemon.ledger import Ledger
 from daemon.telling import Telling
 from handlers import pins
 from handlers.deploy import deploy
-from handlers.evidence import read_proof
+from handlers.evidence import PROOF, read_proof
 from handlers.facts import GiveUp, Model, TryLater
-from handlers.registry import PROOF, SCORER
+from handlers.registry import SCORER
 
 AGAIN_AFTER = timedelta(minutes=10)
 

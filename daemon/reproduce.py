@@ -18,7 +18,7 @@ from config.settings import Pipeline
 from daemon.decide import Decider
 from daemon.doors import Doors
 from daemon.ledger import Ledger
-from handlers import judge, rows
+from handlers import measures, rows
 from handlers.facts import GiveUp, Learnt, Model, Record, Scores
 from handlers.registry import SCORER
 from handlers.scorer import Scorer
@@ -131,7 +131,7 @@ def _scores(
         (f"champion {verdict.against}'s", verdict.champion, champion),
     ]
     for whose, then, scorer in sides:
-        now = judge.measure(scorer, material.held_out) if then and scorer else {}
+        now = measures.measure(scorer, material.held_out) if then and scorer else {}
         for metric, value in now.items():
             known = then.get(metric) if then else None
             yield Check(f"{whose} {metric}", None if known is None else f"{known:.9g}",

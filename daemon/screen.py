@@ -180,7 +180,10 @@ def explanation_text(view: dict[str, Any]) -> RenderableType:
     for item in found.get("calibration", []):
         bins.add_row(f"{item['predicted']:.1%}", f"{item['observed']:.1%}", f"{item['rows']:,}")
     drawn = [features, slices, bins, _confusion(found.get("confusion"))]
-    return Group(*head, *(part for grid in drawn if grid.row_count for part in (Text(), grid)))
+    told = [part for grid in drawn if grid.row_count for part in (Text(), grid)]
+    if view["pictures"]:
+        told.append(_plain("\n".join(["\nDrawn for people:", *view["pictures"]])))
+    return Group(*head, *told)
 
 
 def _confusion(found: dict[str, Any] | None) -> Table:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from config.settings import Settings
 from daemon.ledger import Ledger
 from daemon.owner import living
-from handlers.facts import Record, Scores
+from handlers.facts import Record, Scores, State
 
 View = dict[str, Any]
 
@@ -131,7 +131,41 @@ def decision(record: Record) -> View:
         "gain": finite(verdict.gain) if verdict else None,
         "held_out_rows": verdict.rows if verdict else None,
         "retry_of": record.retry_of,
+        "drift": [asdict(moved) for moved in record.drift],
     }  # fmt: skip
+
+
+def trend(records: Sequence[Record]) -> View:
+    """Tell how what was served did over the decided deltas, newest last, and what moved in them.
+
+    The champion of each is measured on rows that it never saw, before it may be replaced. `records`
+    come newest first.
+    """
+    judged = [record for record in reversed(records) if record.verdict]
+    newest = judged[-1] if judged else None
+    metric = newest.verdict.metric if newest and newest.verdict else None
+    return {
+        "metric": metric,
+        "points": [_served(record, metric) for record in judged],
+        "delta": newest.sequence if newest else None,
+        "against": newest.verdict.against if newest and newest.verdict else None,
+        "drift": [asdict(moved) for moved in newest.drift] if newest else [],
+    }
+
+
+def _served(record: Record, metric: str | None) -> View:
+    verdict = record.verdict
+    scores = verdict.champion if verdict and verdict.metric == metric else None
+    promoted = record.model if record.state is State.PROMOTED else None
+    return {
+        "delta": record.sequence,
+        "served": verdict.against if verdict else None,
+        "value": _finite(scores[metric]) if scores and metric else None,
+        "low": None,
+        "high": None,
+        "alarm": False,
+        "promoted": promoted.version if promoted else None,
+    }
 
 
 def _scores(scores: Scores) -> dict[str, float | None]:

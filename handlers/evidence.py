@@ -6,6 +6,7 @@ Pure: nothing here talks to MLflow, the registry does.
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,16 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.models import ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 
+from handlers import drift, pictures
+from handlers.drift import Profile
 from handlers.facts import Decision, Record
 from handlers.scorer import Scorer
 
+PROOF = "proof.parquet"
+PROFILE = "profile.json"
+EXPLANATION = "explanation.json"
+PICTURES = "explanation"
+"""The folder of the pictures."""
 SCORE = "retraind_score_"
 COLUMN_TYPES = {
     "number": DataType.double,
@@ -53,6 +61,22 @@ def read_proof(path: Path) -> tuple[pd.DataFrame, np.ndarray[Any, Any]]:
     columns = [name for name in table.columns if name.startswith(SCORE)]
     scores = table[columns].to_numpy(np.float32)
     return table.drop(columns=columns), scores.squeeze(axis=1) if scores.shape[1] == 1 else scores
+
+
+def keep(
+    folder: Path, scorer: Scorer, sample: pd.DataFrame, explanation: Mapping[str, Any] | None,
+    profile: Profile | None,
+) -> None:  # fmt: skip
+    """Write what is kept beside a model into a folder: its proof, and what tells of it."""
+    folder.mkdir()
+    write_proof(scorer, sample, folder / PROOF)
+    if profile is not None:
+        drift.write(profile, folder / PROFILE)
+    if explanation is not None:
+        text = json.dumps(explanation, indent=1, ensure_ascii=False)
+        (folder / EXPLANATION).write_text(text, encoding="utf-8")
+        (folder / PICTURES).mkdir()
+        pictures.draw(explanation, folder / PICTURES)
 
 
 def example(scorer: Scorer, sample: pd.DataFrame) -> pd.DataFrame | None:

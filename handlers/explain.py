@@ -5,17 +5,17 @@ Pure. The explanation is plain data for JSON; nothing in it is needed to decide.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from handlers import judge
 from handlers.judge import Champion
+from handlers.measures import losses
 from handlers.rows import Part
 from handlers.scorer import BadInput, Scorer
+from handlers.slices import slices
 
 SAMPLE = 2000
 """Rows on which contributions are computed, spread evenly over the held-out ones."""
@@ -119,10 +119,10 @@ def _calibration(scores: Array, positive: Array) -> list[dict[str, Any]]:
 
 def _slices(challenger: Scorer, champion: Champion, held_out: Part) -> Iterator[dict[str, Any]]:
     """Give the slices on which the losses differ most clearly, by the difference in its errors."""
-    mine, theirs = judge.losses(challenger, held_out), judge.losses(champion.scorer, held_out)
+    mine, theirs = losses(challenger, held_out), losses(champion.scorer, held_out)
     gain = theirs - mine
     found = []
-    for name, rows in _parts(challenger, held_out.rows):
+    for name, rows in slices(challenger, held_out.rows):
         count = int(rows.sum())
         if LEAST <= count < len(gain) and (error := _error(gain[rows])) > 0:
             found.append((abs(gain[rows].mean()) / error, name, rows, count))
@@ -139,37 +139,3 @@ def _slices(challenger: Scorer, champion: Champion, held_out: Part) -> Iterator[
 def _error(values: Array) -> float:
     """Give the standard error of a mean."""
     return float(values.std(ddof=1) / np.sqrt(len(values)))
-
-
-def _parts(scorer: Scorer, rows: pd.DataFrame) -> Iterator[tuple[str, Array]]:
-    """Cut the rows by each feature: quarters of a number, values of anything else, and gaps."""
-    encoded = scorer.matrix(rows)
-    for position, feature in enumerate(scorer.features):
-        values = encoded[:, position]
-        blank = np.isnan(values)
-        yield f"{feature.name} is missing", blank
-        if feature.kind == "number":
-            yield from _quarters(feature.name, values, blank, lambda edge: f"{edge:.6g}")
-        elif feature.kind == "time":
-            yield from _quarters(feature.name, values, blank, _moment)
-        else:
-            names = feature.categories or ("false", "true")
-            for code, value in enumerate(names):
-                yield f"{feature.name} = {value}", values == code
-
-
-def _moment(days: float) -> str:
-    return f"{pd.Timestamp(days, unit='D'):%Y-%m-%d %H:%M:%S}"
-
-
-def _quarters(
-    name: str, values: Array, blank: Array, show: Callable[[float], str]
-) -> Iterator[tuple[str, Array]]:
-    if blank.all():
-        return
-    edges = np.unique(np.quantile(values[~blank], [0.25, 0.5, 0.75]))
-    bounds = [-np.inf, *edges, np.inf]
-    for low, high in pairwise(bounds):
-        above = [f"{name} > {show(low)}"] if np.isfinite(low) else []
-        below = [f"{name} <= {show(high)}"] if np.isfinite(high) else []
-        yield " and ".join(above + below), (values > low) & (values <= high)

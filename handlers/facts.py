@@ -199,6 +199,18 @@ class Decision(str, Enum):
 
     PROMOTE = "promote"
     KEEP = "keep"
+    WAIT = "wait"
+    """It won, but that may be chance: the champion is kept and the evidence goes on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """A mean gain on rows that the models compared had not learnt from, in the metric's units."""
+
+    rows: int
+    gain: float
+    error: float | None
+    """Its standard error; None where the rows cannot tell it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +227,36 @@ class Verdict:
     gain: float | None
     against: str | None
     """Version of the champion that the challenger was compared with; None if there was none."""
+    looks: tuple[Look, ...] = ()
+    """What this delta adds to the evidence against that champion, in the order of looking."""
+    signal: Look | None = None
+    """How much better the challenger is than the best constant on the held-out rows."""
+    evidence: float | None = None
+    """Against the champion, of all looks since it reigns; see `handlers.sequential`."""
+    interval: tuple[float, float] | None = None
+    """Where the mean gain of all these looks lies, however often one looked."""
+    detectable: float | None = None
+    """The gain that so many held-out rows show in four cases of five, at this level."""
+    loss: Look | None = None
+    """The challenger's mean loss by the proper score, told as a look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Live:
+    """How what served did on a delta before anything learnt from it (predict, then learn)."""
+
+    version: str
+    rows: int
+    scores: Scores
+    loss: Look
+    """The champion's mean loss by the proper score, told as a look."""
+    alarm: float
+    """Evidence since it reigns that its loss is above what it promised; 20 is 5 % doubt."""
+    alarmed: bool
+    contender: str | None = None
+    """Version of the last challenger, where it was scored beside the champion."""
+    gain: Look | None = None
+    """What the contender gains over the champion on the delta's training rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +336,23 @@ class SnapshotRecord:
     reason: str
 
 
+Size = Literal["large", "moderate", "unclear", "small"]
+"""How far something moved; unclear is what so few rows cannot tell from chance."""
+
+
+@dataclass(frozen=True, slots=True)
+class Drifted:
+    """How far a column, or what a model predicts, moved from the rows that it learnt from."""
+
+    name: str
+    kind: Literal["feature", "prediction"]
+    psi: float
+    """Population stability index, less what it is without drift; see `handlers.drift`."""
+    size: Size
+    told: str
+    """The bin that moved most, and its share of the rows then and now; empty if none moved."""
+
+
 @dataclass(frozen=True, slots=True)
 class Learnt:
     """What went into a challenger, for the record."""
@@ -340,6 +399,9 @@ class Record:
     verdict: Verdict | None = None
     model: Model | None = None
     breaches: tuple[Breach, ...] = ()
+    live: Live | None = None
+    drift: tuple[Drifted, ...] = ()
+    """How its rows lie beside those that the champion learnt from, the furthest moved first."""
 
     @property
     def key(self) -> str:

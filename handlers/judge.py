@@ -1,200 +1,218 @@
-"""Judges the challenger against the champion on the same held-out rows. Pure."""
+"""Judges the challenger against the champion on the same held-out rows. Pure.
+
+One comparison on a small delta's held-out rows says little, and one that is repeated at every
+snapshot finds a winner by chance. So the evidence against a champion is gathered over all looks
+since it reigns, and a challenger that won is promoted once that evidence suffices.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
-import pandas as pd
-from sklearn import metrics
+from scipy.stats import norm
 
 from config.settings import Pipeline
-from handlers.facts import Decision, Scores, Verdict
+from handlers import sequential
+from handlers.drift import Profile
+from handlers.facts import Decision, Live, Look, Scores, Verdict
+from handlers.gain import compare, detectable, mean_loss
+from handlers.guards import refusals
+from handlers.measures import Scored, constant, measure_said, score, word
 from handlers.rows import Part
 from handlers.scorer import BadInput, Scorer
 
-LOWER_IS_BETTER = frozenset({"log_loss", "brier", "rmse", "mae"})
-WORDS = {
-    "log_loss": "log loss",
-    "auc": "AUC",
-    "average_precision": "average precision",
-    "f1": "F1",
-    "rmse": "RMSE",
-    "mae": "MAE",
-    "r2": "R²",
-}
-_EPSILON = 1e-15
-Array = np.ndarray[Any, np.dtype[Any]]
+ENOUGH = 3.0
+"""Standard errors of the mean gain at which the evidence suffices, nearly."""
 
 
 @dataclass(frozen=True, slots=True)
 class Champion:
-    """The serving model and its version."""
+    """The serving model, its version, and the profile of what it learnt from, if that is known."""
 
     version: str
     scorer: Scorer
+    profile: Profile | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Past:
+    """What is known before the challenger is looked at."""
+
+    looks: tuple[Look, ...] = ()
+    """At all challengers of this champion."""
+    signals: tuple[Look, ...] = ()
+    """At all challengers beside the best constant."""
+    live: Live | None = None
+    """How the champion, and the last challenger, did on this delta before it was learnt from."""
+    history: Part | None = None
+    """Held-out rows of the whole table, where forgetting is guarded against."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """All that is weighed in one comparison."""
+
+    pipeline: Pipeline
+    challenger: Scorer
+    champion: Champion | None
+    held_out: Part
+    past: Past
+    scores: Scores
+    rival: Scores
+    look: Look | None
+    signal: Look | None
+
+    @property
+    def level(self) -> float:
+        """Give the doubt that is allowed."""
+        return 1 - self.pipeline.promote.confidence
+
+    @property
+    def looks(self) -> tuple[Look, ...]:
+        """Give what this delta adds: the last challenger on its rows, then the new one."""
+        if self.champion is None:
+            return ()
+        before = self.past.live.gain if self.past.live else None
+        return tuple(look for look in (before, self.look) if look)
+
+    @property
+    def gathered(self) -> tuple[Look, ...]:
+        """Give all looks at challengers of this champion, in their order."""
+        return (*self.past.looks, *self.looks) if self.champion else ()
 
 
 def judge(
-    pipeline: Pipeline, challenger: Scorer, champion: Champion | None, train: Part, held_out: Part
-) -> Verdict:
+    pipeline: Pipeline, challenger: Scorer, champion: Champion | None, train: Part, held_out: Part,
+    past: Past | None = None,
+) -> Verdict:  # fmt: skip
     """Compare on rows that neither model has trained on.
 
     The champion is always scored again: a stored score belongs to other rows. Where there is no
     champion, or one that cannot score the rows any more, the challenger must beat the trivial
     predictor (the training labels' class frequencies, or their mean).
     """
-    metric, rows = pipeline.metric, len(held_out.rows)
-    scores, trivial = measure(challenger, held_out), _measure_trivial(challenger, train, held_out)
-    theirs, unfit = _measure_champion(champion, held_out)
-    rival = trivial if theirs is None else theirs
-    gain = _gain(metric, scores, rival)
-    doubt = _doubt(pipeline, gain, rows)
-    whose = f"champion {champion.version}'s" if champion and theirs else "the trivial predictor's"
-    outcome = f"kept champion {champion.version}" if champion else "promoted nothing"
-    compared = f"{rows} held-out rows"
-    if gain is not None:
-        word = WORDS.get(metric, metric)
-        compared = f"{word} {scores[metric]:.4f} against {whose} {rival[metric]:.4f} on {compared}"
+    past = past or Past()
+    said = score(challenger, held_out) if len(held_out.rows) else None
+    trivial = constant(challenger, train.labels, len(held_out.labels))
+    theirs, unfit = _champion_said(champion, held_out)
+    case = _Case(
+        pipeline, challenger, champion if theirs else None, held_out, past,
+        scores=measure_said(said, held_out.labels) if said else {},
+        rival=measure_said(theirs or trivial, held_out.labels),
+        look=compare(pipeline.metric, said, theirs or trivial, held_out) if said else None,
+        signal=compare(pipeline.metric, said, _hindsight(said, held_out), held_out)
+        if said else None,
+    )  # fmt: skip
+    decision, doubt = _decide(case)
+    kept = f"kept champion {champion.version}" if champion else "promoted nothing"
+    outcome = "promoted" if decision is Decision.PROMOTE else kept
     return Verdict(
-        decision=Decision.PROMOTE if doubt is None else Decision.KEEP,
-        sentence=f"{'promoted' if doubt is None else outcome}: {unfit}{compared}{doubt or ''}",
-        metric=metric,
-        rows=rows,
-        challenger=scores,
-        champion=theirs,
-        trivial=trivial,
-        gain=gain,
+        decision=decision,
+        sentence=f"{outcome}: {unfit}{_compared(case)}{doubt}",
+        metric=pipeline.metric,
+        rows=len(held_out.labels),
+        challenger=case.scores,
+        champion=case.rival if theirs else None,
+        trivial=measure_said(trivial, held_out.labels),
+        gain=case.look.gain if case.look else None,
         against=champion.version if champion else None,
+        looks=case.looks,
+        signal=case.signal,
+        evidence=sequential.evidence(case.gathered, pipeline.promote.min_gain),
+        interval=sequential.interval(case.gathered, case.level) if case.level < 1 else None,
+        detectable=detectable(case.look, case.level) if case.look and case.level < 1 else None,
+        loss=mean_loss(said, held_out) if said else None,
     )
 
 
-def losses(model: Scorer, part: Part) -> Array:
-    """Give each row's loss by the task's proper score, shape (n,): log loss, or squared error."""
-    scores = model.score(part.rows).astype(np.float64)
-    if model.task == "regression":
-        errors: Array = (scores - part.labels.to_numpy(np.float64)) ** 2
-        return errors
-    return _log_losses(_of_truth(part.labels.to_numpy(str), *_matrix(model, scores)))
-
-
-def _measure_champion(champion: Champion | None, held_out: Part) -> tuple[Scores | None, str]:
-    """Score the champion on the rows, or say why it cannot be."""
+def _champion_said(champion: Champion | None, held_out: Part) -> tuple[Scored | None, str]:
+    """Let the champion score the rows, or say why it cannot."""
     if champion is None:
         return None, "no champion yet, and "
     try:
-        return measure(champion.scorer, held_out), ""
+        return score(champion.scorer, held_out), ""
     except BadInput as error:
         return None, f"champion {champion.version} cannot score these rows ({error}), and "
 
 
-def _doubt(pipeline: Pipeline, gain: float | None, rows: int) -> str | None:
-    """Say why the challenger is not promoted; None if nothing speaks against it."""
-    margin, least = pipeline.promote.min_gain, pipeline.promote.min_held_out
-    if rows < least:
-        return f", where at least {least} are asked for a promotion"
-    if gain is None:
-        return f", on which {WORDS.get(pipeline.metric, pipeline.metric)} cannot be computed"
-    if gain > margin:
-        return None
-    return f", a gain of {gain:+.4f} where more than {margin:.4f} is asked" if gain > 0 else ""
+def _hindsight(said: Scored, held_out: Part) -> Scored:
+    """Give the best constant there is, which no honest predictor can know."""
+    return constant(said.model, held_out.labels, len(held_out.labels))
 
 
-def _gain(metric: str, scores: Scores, rival: Scores) -> float | None:
-    """Give by how much the challenger is better; None where the metric is undefined."""
-    if metric not in scores or metric not in rival:
-        return None
-    difference = scores[metric] - rival[metric]
-    return -difference if metric in LOWER_IS_BETTER else difference
+def _decide(case: _Case) -> tuple[Decision, str]:
+    """Decide, and say what speaks against a promotion."""
+    rules, metric = case.pipeline.promote, case.pipeline.metric
+    rows = len(case.held_out.labels)
+    if rows + sum(look.rows for look in case.past.looks) < rules.min_held_out:
+        asked = f", where at least {rules.min_held_out} are asked for a promotion"
+        return Decision.KEEP, asked
+    if case.look is None:
+        return Decision.KEEP, f", on which {word(metric)} cannot be computed"
+    gain = case.look.gain
+    if not gain > rules.min_gain:
+        asked = f", a gain of {gain:+.4f} where more than {rules.min_gain:.4f} is asked"
+        return Decision.KEEP, asked if gain > 0 else ""
+    rival = case.champion.scorer if case.champion else None
+    refused = refusals(
+        case.pipeline, case.challenger, rival, case.held_out,
+        case.scores, case.past.history,
+    )  # fmt: skip
+    if refusal := next(refused, None):
+        return Decision.KEEP, f", but {refusal}"
+    if case.champion is None or not rules.confidence:
+        return Decision.PROMOTE, ""
+    return _weigh(case)
 
 
-def measure(model: Scorer, part: Part) -> Scores:
-    """Give every metric of the task that is defined on these rows; {} if there are none."""
-    if part.rows.empty:
-        return {}
-    return _measures(model, part.labels, model.score(part.rows))
+def _weigh(case: _Case) -> tuple[Decision, str]:
+    """Promote the winner of the comparison if that is no chance."""
+    needed, least = 1 / case.level, case.pipeline.promote.min_gain
+    signals = (*case.past.signals, *([case.signal] if case.signal else []))
+    if sequential.evidence(signals) < needed:
+        return Decision.WAIT, "; it waits, as no model was better than a constant for certain"
+    if sequential.evidence(case.gathered, least) >= needed:
+        return Decision.PROMOTE, _over(case)
+    if case.past.live and case.past.live.alarmed and _certain(case.look, case.level, least):
+        told = f"; champion {case.past.live.version} fails on live rows (evidence "
+        return Decision.PROMOTE, f"{told}{case.past.live.alarm:.3g})"
+    return Decision.WAIT, f"; it waits{_over(case)}{_still(case.gathered, least)}"
 
 
-def _measure_trivial(model: Scorer, train: Part, held_out: Part) -> Scores:
-    if held_out.rows.empty:
-        return {}
-    count = len(held_out.rows)
-    if model.task == "regression":
-        return _measures(model, held_out.labels, np.full(count, train.labels.mean()))
-    shares = train.labels.value_counts(normalize=True).reindex(list(model.classes)).to_numpy()
-    binary = model.task == "binary"
-    constant = np.full(count, shares[1]) if binary else np.tile(shares, (count, 1))
-    return _measures(model, held_out.labels, constant)
+def _certain(look: Look | None, level: float, least: float) -> bool:
+    """Say whether this look alone shows the gain, one-sided."""
+    if look is None or not look.error:
+        return False
+    return bool((look.gain - least) / look.error >= norm.isf(level))
 
 
-def _measures(model: Scorer, labels: pd.Series[Any], scores: Array) -> Scores:
-    if model.task == "regression":
-        return _regression(labels.to_numpy(np.float64), scores.astype(np.float64))
-    matrix, classes = _matrix(model, scores)
-    return _classification(labels.to_numpy(str), matrix, classes, binary=model.task == "binary")
+def _over(case: _Case) -> str:
+    looks, found = case.gathered, sequential.interval(case.gathered, case.level)
+    if found is None:
+        return ""
+    rows, confidence = sum(look.rows for look in looks), case.pipeline.promote.confidence
+    return (
+        f"; over {rows} rows so far the gain is {sequential.mean(looks):+.4f} "
+        f"({confidence:.0%} interval {found[0]:+.4f} to {found[1]:+.4f})"
+    )
 
 
-def _matrix(model: Scorer, scores: Array) -> tuple[Array, Array]:
-    """Give probabilities, shape (n, k), and the names of the classes."""
-    matrix = scores.astype(np.float64)
-    if model.task == "binary":
-        matrix = np.column_stack([1 - matrix, matrix])
-    return matrix, np.array(model.classes, dtype=str)
+def _still(looks: Sequence[Look], least: float) -> str:
+    """Say how many rows would decide, should the gain stay what it is."""
+    usable = [look for look in looks if look.error]
+    rows, gain = sum(look.rows for look in usable), sequential.mean(usable) - least
+    if gain <= 0:
+        return ""
+    variance = sum((look.rows * (look.error or 0.0)) ** 2 for look in usable) / rows
+    more = ENOUGH**2 * variance / gain**2 - rows
+    return f"; about {max(more, 1):,.0f} more rows would decide"
 
 
-def _of_truth(truth: Array, matrix: Array, classes: Array) -> Array:
-    """Give the probability of each row's class; one that the model does not know has none."""
-    known = _known(truth, classes)
-    found: Array = np.where(known >= 0, matrix[np.arange(len(truth)), known], 0.0)
-    return found
-
-
-def _known(truth: Array, classes: Array) -> Array:
-    code = {name: position for position, name in enumerate(classes)}
-    return np.array([code.get(name, -1) for name in truth])
-
-
-def _log_losses(of_truth: Array) -> Array:
-    found: Array = -np.log(np.clip(of_truth, _EPSILON, 1.0))
-    return found
-
-
-def _regression(truth: Array, predicted: Array) -> Scores:
-    found = {
-        "rmse": float(metrics.root_mean_squared_error(truth, predicted)),
-        "mae": float(metrics.mean_absolute_error(truth, predicted)),
-    }
-    if len(truth) > 1 and np.ptp(truth) > 0:
-        found["r2"] = float(metrics.r2_score(truth, predicted))
-    return found
-
-
-def _classification(truth: Array, matrix: Array, classes: Array, *, binary: bool) -> Scores:
-    """Score probabilities, shape (n, k)."""
-    known = _known(truth, classes)
-    guessed = classes[matrix.argmax(axis=1)]
-    found = {
-        "log_loss": float(_log_losses(_of_truth(truth, matrix, classes)).mean()),
-        "accuracy": float((guessed == truth).mean()),
-    }
-    if binary:
-        return found | _binary(known == 1, matrix[:, 1])
-    found["f1"] = float(metrics.f1_score(truth, guessed, average="macro", zero_division=0.0))
-    if len(set(truth)) == len(classes) and (known >= 0).all():
-        scores = matrix if len(classes) > 2 else matrix[:, 1]  # noqa: PLR2004 (as sklearn asks)
-        found["auc"] = float(metrics.roc_auc_score(known, scores, multi_class="ovr"))
-    return found
-
-
-def _binary(positive: Array, probability: Array) -> dict[str, float]:
-    guessed = probability > 0.5  # noqa: PLR2004 (as argmax decides a tie, for the accuracy)
-    found = {
-        "brier": float(np.mean((probability - positive) ** 2)),
-        "f1": float(metrics.f1_score(positive, guessed, zero_division=0.0)),
-        "recall": float(metrics.recall_score(positive, guessed, zero_division=0.0)),
-    }
-    if positive.any() and not positive.all():
-        found["auc"] = float(metrics.roc_auc_score(positive, probability))
-        found["average_precision"] = float(metrics.average_precision_score(positive, probability))
-    return found
+def _compared(case: _Case) -> str:
+    metric, rows = case.pipeline.metric, f"{len(case.held_out.labels)} held-out rows"
+    if case.look is None:
+        return rows
+    whose = f"champion {case.champion.version}'s" if case.champion else "the trivial predictor's"
+    mine, theirs = case.scores[metric], case.rival[metric]
+    return f"{word(metric)} {mine:.4f} against {whose} {theirs:.4f} on {rows}"

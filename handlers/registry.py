@@ -38,15 +38,20 @@ from pydantic import TypeAdapter
 
 from config.machine import shown
 from handlers import scorer as scorer_module
+from handlers.drift import Profile
 from handlers.evidence import (
+    EXPLANATION,
+    PICTURES,
+    PROFILE,
+    PROOF,
     example,
+    keep,
     metrics,
     name,
     params,
     read_proof,
     signature,
     tags,
-    write_proof,
 )
 from handlers.facts import Model, Record, State, TryLater
 from handlers.scorer import Scorer
@@ -59,8 +64,6 @@ CLOUDERA = "cml:"
 # Cloudera's store finds a run only in the experiment that this process has set last.
 ONE_AT_A_TIME = RLock()
 ABOUT = "retraind.json"
-EXPLANATION = "explanation.json"
-PROOF = "proof.parquet"
 SCORER = "scorer"
 LOADER = "retraind_scorer"
 FETCHED = ".fetched."
@@ -124,24 +127,23 @@ class Registry:
         scorer: Scorer | None,
         sample: pd.DataFrame | None,
         explanation: Mapping[str, Any] | None = None,
+        profile: Profile | None = None,
     ) -> Record:
         """Keep a decision, and its model if there is one; the record comes back with its version.
 
         `sample` are held-out rows; with the offline scores they become the proof that a later
-        deployment must reproduce.
+        deployment must reproduce. Explanation and profile are kept beside a model.
         """
         with self._outages():
             client, experiment = self._connect()
             run = client.create_run(experiment, tags={WORK: record.key}, run_name=name(record))
             run_id = run.info.run_id
             if scorer is not None and sample is not None:
-                self._log_model(run_id, scorer, sample)
+                self._log_model(run_id, scorer, sample, explanation, profile)
                 version = self._register(run_id, f"{run.info.artifact_uri}/model")
                 record = replace(record, model=Model(version, run_id))
             client.log_batch(run_id, metrics(record), params(record), tags(record))
             client.set_tag(run_id, "retraind.code_version", self._code_version)
-            if explanation is not None:
-                client.log_dict(run_id, dict(explanation), EXPLANATION)
             client.log_dict(run_id, RECORD.dump_python(record, mode="json"), ABOUT)
             self._tidy(record, run_id)
             client.set_tag(run_id, KEY, record.key)
@@ -158,6 +160,14 @@ class Registry:
                 path = client.download_artifacts(run_id, EXPLANATION, scratch)
                 found: dict[str, Any] = json.loads(Path(path).read_bytes())
                 return found
+
+    def pictures(self, run_id: str) -> list[str]:
+        """Say where the pictures are that a run's explanation was drawn in."""
+        with self._outages():
+            client, _ = self._connect()
+            found = client.list_artifacts(run_id, PICTURES)
+            home = client.get_run(run_id).info.artifact_uri if found else ""
+            return sorted(f"{home}/{file.path}" for file in found)
 
     def point(self, alias: str, version: str) -> bool:
         """Point an alias at a version; False where there are no aliases, or nobody answers."""
@@ -179,9 +189,10 @@ class Registry:
             return str(found.version) if found else None
 
     def fetch(self, model: Model, home: Path) -> Path:
-        """Bring a model to this machine once; the folder holds `scorer/` and the proof.
+        """Bring a model to this machine once; the folder holds `scorer/`, proof and profile.
 
-        It is named after the run: version numbers begin anew in another registry.
+        Models of early versions have no profile. The folder is named after the run: version
+        numbers begin anew in another registry.
         """
         folder = home / model.run_id
         for left in home.glob(f"{FETCHED}*"):  # by one that was killed
@@ -203,6 +214,9 @@ class Registry:
         shutil.move(scorer, parts / SCORER)
         proof = client.download_artifacts(model.run_id, PROOF, str(scratch))
         shutil.move(proof, parts / PROOF)
+        if PROFILE in {file.path for file in client.list_artifacts(model.run_id)}:
+            profile = client.download_artifacts(model.run_id, PROFILE, str(scratch))
+            shutil.move(profile, parts / PROFILE)
         if not _sound(parts):
             raise OSError(f"version {model.version} was damaged on its way here")
         # A rename is all or nothing, so a folder that exists is complete.
@@ -277,7 +291,10 @@ class Registry:
         with redirect_stdout(sys.stderr):  # it prints links, and our reports are on stdout
             client.set_terminated(run_id, status)
 
-    def _log_model(self, run_id: str, scorer: Scorer, sample: pd.DataFrame) -> None:
+    def _log_model(
+        self, run_id: str, scorer: Scorer, sample: pd.DataFrame,
+        explanation: Mapping[str, Any] | None, profile: Profile | None,
+    ) -> None:  # fmt: skip
         client, _ = self._connect()
         with tempfile.TemporaryDirectory() as scratch:
             home = Path(scratch)
@@ -293,8 +310,8 @@ class Registry:
                 pip_requirements=[f"{name}=={metadata.version(name)}" for name in PINNED],
             )
             client.log_artifacts(run_id, str(home / "model"), "model")
-            write_proof(scorer, sample, home / PROOF)
-            client.log_artifact(run_id, str(home / PROOF))
+            keep(home / "beside", scorer, sample, explanation, profile)
+            client.log_artifacts(run_id, str(home / "beside"))
 
     def _register(self, run_id: str, source: str) -> str:
         client, _ = self._connect()

@@ -63,6 +63,8 @@ class Part:
 
     rows: pd.DataFrame
     labels: pd.Series[Any]
+    entities: np.ndarray[Any, np.dtype[np.int64]] | None = None
+    """A number for each row's key, shape (n,): rows of one entity resemble each other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,11 +190,12 @@ def split(rows: pa.Table, columns: Columns, task: Task, settings: Train) -> Spli
         )
     ordered = labelled.sort_by([(name, "ascending") for name in columns.ordering])
     held_out = buckets(ordered, columns.key, settings.salt) < round(settings.holdout * BUCKETS)
-    frame = _frame(ordered, columns)
-    labels = _labels(ordered[columns.label], task)
+    whole = Part(
+        inputs(ordered, columns), _labels(ordered[columns.label], task), _entities(ordered, columns)
+    )
     return Split(
-        train=_part(frame, labels, ~held_out),
-        held_out=_part(frame, labels, held_out),
+        train=_part(whole, ~held_out),
+        held_out=_part(whole, held_out),
         unlabelled=rows.num_rows - labelled.num_rows,
     )
 
@@ -230,7 +233,8 @@ def _texts(column: pa.ChunkedArray) -> pa.ChunkedArray:
     return pc.fill_null(prefixed, "-")
 
 
-def _frame(rows: pa.Table, columns: Columns) -> pd.DataFrame:
+def inputs(rows: pa.Table, columns: Columns) -> pd.DataFrame:
+    """Give what the models read of each row, in the order of the rows."""
     names = columns.inputs
     table = rows.select(names)
     for position, name in enumerate(names):
@@ -261,5 +265,19 @@ def _labels(column: pa.ChunkedArray, task: Task) -> pd.Series[Any]:
     return names
 
 
-def _part(frame: pd.DataFrame, labels: pd.Series[Any], mask: np.ndarray[Any, Any]) -> Part:
-    return Part(frame[mask].reset_index(drop=True), labels[mask].reset_index(drop=True))
+def _entities(rows: pa.Table, columns: Columns) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """Number the keys; rows that are sorted by them have equal ones side by side."""
+    keys = rows.select(columns.key).to_pandas()
+    numbers: np.ndarray[Any, np.dtype[np.int64]] = (
+        keys.groupby(list(columns.key), dropna=False, sort=False).ngroup().to_numpy()
+    )
+    return numbers
+
+
+def _part(whole: Part, mask: np.ndarray[Any, Any]) -> Part:
+    entities = whole.entities
+    return Part(
+        whole.rows[mask].reset_index(drop=True),
+        whole.labels[mask].reset_index(drop=True),
+        None if entities is None else entities[mask],
+    )

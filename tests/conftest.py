@@ -55,7 +55,7 @@ def pipeline(table: str, **changes: Any) -> dict[str, Any]:
         "ignore": ["event_time"],
         "delta": {"min_rows": 1},
         "train": {"rounds": 25, "holdout": 0.3},
-        "promote": {"min_gain": 0.02},
+        "promote": {"min_gain": 0.02, "confidence": 0},
         "endpoint": {"port": free_port()},
         **changes,
     }

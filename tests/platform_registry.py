@@ -39,9 +39,9 @@ from config.machine import Found, Machine
 from config.settings import Pipeline, Settings
 from handlers.account import account
 from handlers.cards import Recipe, cards
-from handlers.evidence import read_proof
+from handlers.evidence import PROOF, read_proof
 from handlers.facts import Fate, Record, State, TryLater
-from handlers.registry import KEY, PROOF, SCORER, WORK, Registry
+from handlers.registry import KEY, SCORER, WORK, Registry
 from handlers.rows import choose, split
 from handlers.scorer import Scorer, Task
 from handlers.train import train

@@ -83,7 +83,7 @@ class Site:
             },
             "validate": {"columns": {"a": {"max": LARGEST_A}}, "max_duplicates": 0},
             "train": {"rounds": 10, "holdout": 0.3},
-            "promote": {"min_gain": MIN_GAIN},
+            "promote": {"min_gain": MIN_GAIN, "confidence": 0},
             # All held-out rows, so that each delta's proof names them all.
             "endpoint": {"port": self.endpoint, "verify_rows": 1_000_000},
         }  # fmt: skip

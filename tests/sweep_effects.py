@@ -32,8 +32,8 @@ Moment = Literal["before", "during", "after"]
 
 CLIENT = (
     "create_experiment", "create_model_version", "create_registered_model", "create_run",
-    "delete_model_version", "delete_tag", "download_artifacts", "log_artifact", "log_artifacts",
-    "log_batch", "log_dict", "restore_experiment", "set_registered_model_alias", "set_tag",
+    "delete_model_version", "delete_tag", "download_artifacts", "log_artifacts", "log_batch",
+    "log_dict", "restore_experiment", "set_registered_model_alias", "set_tag",
     "set_terminated",
 )  # fmt: skip
 """The calls of MLflow's client that write; a download writes on this machine."""

@@ -39,9 +39,10 @@ from daemon.ledger import Ledger
 from handlers.append import Mode, append
 from handlers.cards import Recipe, cards
 from handlers.endpoint import LOG
+from handlers.evidence import PROOF
 from handlers.facts import Model
 from handlers.licence import LICENCE
-from handlers.registry import PROOF, SCORER
+from handlers.registry import SCORER
 
 NAME, TABLE = "cards", "lake.shop.cards"
 ROWS = 1200
@@ -89,7 +90,7 @@ class World:
             "ignore": ["event_time"],
             "delta": {"min_rows": 1, "rewrites": "added", "pin": True},
             "train": {"rounds": 25, "holdout": 0.3},
-            "promote": {"min_gain": 0.02},
+            "promote": {"min_gain": 0.02, "confidence": 0},
             "endpoint": {"port": free_port()},
         }
         self.settings = Settings.model_validate(

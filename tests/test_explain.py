@@ -13,7 +13,8 @@ from builders import EPOCH
 from config.settings import Train
 from handlers import train
 from handlers.explain import BINS, MOST, SAMPLE, Explanation, explain
-from handlers.judge import Champion, losses, measure
+from handlers.judge import Champion
+from handlers.measures import losses, measure
 from handlers.rows import Columns, Part
 from handlers.scorer import Scorer, Task
 

@@ -20,9 +20,9 @@ from daemon.ledger import Ledger
 from daemon.reconcile import Reconciler
 from daemon.retry import FIRST_DELAY, UNREADABLE_ATTEMPTS
 from daemon.store import now
-from handlers.evidence import read_proof, write_proof
+from handlers.evidence import PROOF, read_proof, write_proof
 from handlers.facts import Fate, Model, State
-from handlers.registry import PROOF, SCORER
+from handlers.registry import SCORER
 from handlers.scorer import Scorer
 
 real = pytest.mark.real

@@ -18,9 +18,9 @@ from config.settings import Pipeline
 from handlers import registry as module
 from handlers.account import account
 from handlers.cards import Recipe, cards
-from handlers.evidence import read_proof, write_proof
+from handlers.evidence import PROOF, read_proof, write_proof
 from handlers.facts import Decision, Delta, Fate, Learnt, Record, Snapshot, State, TryLater, Verdict
-from handlers.registry import PROOF, SCORER, Registry
+from handlers.registry import SCORER, Registry
 from handlers.rows import Split, choose, split
 from handlers.scorer import Scorer
 from handlers.train import train

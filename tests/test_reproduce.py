@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from io import StringIO
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from daemon.reproduce import reproduce
 from daemon.screen import explanation_text
 from daemon.views import decision
 from handlers.facts import Expired, Record
+from handlers.pictures import PICTURES
 
 
 def again(lab: Lab, book: Ledger, record: Record, **changes: Any) -> dict[str, Any]:
@@ -104,12 +106,24 @@ def test_every_model_is_explained_beside_its_champion(lab: Lab) -> None:
     assert second.learnt is not None
     assert {item["name"] for item in kept["features"]} == set(second.learnt.features)
     assert kept["rows"] == second.learnt.held_out_rows == sum(map(sum, kept["confusion"]["counts"]))
+    pictures = registry.pictures(second.model.run_id)
+    shown = {uri.rpartition("/explanation/")[2] for uri in pictures}
+    assert shown == {f"{name}.png" for name in PICTURES}
+    assert all(Path(uri.removeprefix("file://")).stat().st_size for uri in pictures)
+    assert first.drift == ()
+    named = {item.name for item in second.drift if item.kind == "feature"}
+    assert named == set(second.learnt.features), "the demo has fewer columns than are told"
+    assert all(
+        item.size in ("small", "unclear") for item in second.drift if item.name != "event_time"
+    )
     console = Console(width=120, file=StringIO(), record=True)
-    console.print(explanation_text({"decision": decision(second), "explanation": kept}))
+    view = {"decision": decision(second), "explanation": kept, "pictures": pictures}
+    console.print(explanation_text(view), soft_wrap=True)
     drawn = console.export_text()
     for told in ("share of contributions", "champion 1", "came true", "taken for 1"):
         assert told in drawn
     assert kept["slices"][0]["slice"] in drawn
+    assert pictures[0] in drawn
 
 
 @pytest.mark.real

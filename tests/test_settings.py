@@ -126,6 +126,11 @@ SPECIAL = {
     "MAX": "1.5",
     "VALUES": '["a", 1, true, 0.5]',
     "WITHIN": "90.5",
+    "REQUIRE": '{"accuracy": 0.5}',
+    "SLICES": '["a"]',
+    "MAX_FORGETTING": "0.5",
+    "MAX_LATENCY": "0.5",
+    "MAX_MEGABYTES": "0.5",
 }
 """What to put into a variable whose setting takes no arbitrary value of its type."""
 

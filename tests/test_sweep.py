@@ -15,7 +15,7 @@ from sweep_story import STORY
 
 ROOT = Path(__file__).resolve().parent.parent
 READS = {
-    "get_experiment_by_name", "get_model_version_by_alias", "list_artifacts",
+    "get_experiment_by_name", "get_model_version_by_alias", "get_run", "list_artifacts",
     "search_model_versions", "search_runs",
 }  # fmt: skip
 MOMENTS: tuple[Moment, ...] = ("before", "during", "after")

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from datetime import datetime, timezone
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -29,13 +30,14 @@ from builders import (
     snapshot,
     verdict,
 )
+from fastapi.testclient import TestClient
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 from rich.console import Console
 
 from config.settings import Settings
-from daemon import operate, views
+from daemon import dashboard, operate, views
 from daemon.accounting import accounting
 from daemon.ledger import Ledger
 from daemon.screen import account_text, history_text, status_text
@@ -45,6 +47,7 @@ from handlers.facts import (
     Changes,
     Cursor,
     Delta,
+    Drifted,
     Record,
     Snapshot,
     State,
@@ -62,7 +65,7 @@ PARKED = {"delta", "rows", "reason", "breaches"}
 DECISION = {
     "pipeline", "delta", "state", "reason", "closed_at", "seconds", "snapshot_from",
     "snapshot_to", "snapshots", "rows", "read", "removed_rows", "breaches", "version", "run_id",
-    "against", "metric", "challenger", "champion", "gain", "held_out_rows", "retry_of",
+    "against", "metric", "challenger", "champion", "gain", "held_out_rows", "retry_of", "drift",
 }  # fmt: skip
 BREACH = {"rule", "column", "count", "of", "examples", "sentence"}
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
@@ -253,6 +256,56 @@ def test_a_decision_tells_how_its_rows_were_read(book: Ledger) -> None:
     assert [item["removed_rows"] for item in view] == [20, 20, 20, 20, 23, 0, 0]
     assert [found["sentence"] for found in view[-1]["breaches"]] == ["one", "two"]
     assert view[-1]["breaches"][0]["examples"] == ["id=7: -1.0"]
+
+
+# -- what was served, and what moved -------------------------------------------------------------
+
+
+def moved(name: str = "amount", psi: float = 0.3) -> Drifted:
+    """Make a column that drifted."""
+    return Drifted(name, "feature", psi, "large", "> 80: 10.0% then, 31.0% now")
+
+
+def test_a_trend_tells_how_what_was_served_did(book: Ledger) -> None:
+    """Oldest first; only decided deltas; the drift is that of the newest."""
+    assert strict(views.trend([]))["points"] == []
+    promote(book, 1)
+    park(book, 2)
+    for number, rival in ((3, 0.25), (4, math.inf)):
+        work = book.open(PIPELINE, delta(number))
+        found = verdict("1", promote=False, rival=rival)
+        closed = replace(record(work, State.KEPT, number, "1"), verdict=found, drift=(moved(),))
+        book.settle(closed)
+    view = strict(views.trend(book.history(PIPELINE)))
+    assert [(p["delta"], p["served"], p["value"]) for p in view["points"]] == [
+        (1, None, None), (3, "1", 0.25), (4, "1", None),
+    ]  # fmt: skip
+    assert [p["promoted"] for p in view["points"]] == ["1", None, None]
+    assert (view["metric"], view["delta"], view["against"]) == ("log_loss", 4, "1")
+    (column,) = view["drift"]
+    assert column == {
+        "name": "amount", "kind": "feature", "psi": 0.3, "size": "large",
+        "told": "> 80: 10.0% then, 31.0% now",
+    }  # fmt: skip
+    assert strict(views.history(book.history()))[0]["drift"] == [column]
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_the_page_shows_chart_and_drift_and_no_markup_of_others(
+    wanted: Settings, book: Ledger, text: str
+) -> None:
+    """An inline chart without a script; names of columns come out as they are."""
+    promote(book, 1)
+    work = book.open(PIPELINE, delta(2))
+    book.settle(replace(record(work, State.KEPT, 2, "1"), drift=(moved(text),)))
+    client = TestClient(dashboard.app(wanted, book, dict, list))
+    page = client.get("/").text
+    assert '<svg class="chart"' in page
+    assert "delta 2: version 1, 0.4" in page
+    assert escape(text, quote=False).replace("'", "&#39;") in page
+    assert "<script" not in page
+    (trend,) = client.get("/api/trend").json().values()
+    assert trend["drift"][0]["name"] == text
 
 
 # -- the account ---------------------------------------------------------------------------------

@@ -21,9 +21,10 @@ from daemon.doors import Doors
 from daemon.ledger import Ledger
 from daemon.reading import RECORD
 from daemon.reconcile import Reconciler
-from handlers import lineage
+from handlers import drift, lineage
+from handlers.drift import Profile
 from handlers.endpoint import Answer
-from handlers.evidence import write_proof
+from handlers.evidence import PROFILE, PROOF, write_proof
 from handlers.evolution import Evolution, Field, evolution
 from handlers.facts import (
     Changes,
@@ -38,7 +39,7 @@ from handlers.facts import (
     TryLater,
     Unreadable,
 )
-from handlers.registry import PROOF, SCORER
+from handlers.registry import SCORER
 from handlers.scorer import Scorer
 
 NAME = "cards"
@@ -278,6 +279,7 @@ class FakeRegistry:
         scorer: Scorer | None,
         sample: pd.DataFrame | None,
         explanation: Mapping[str, Any] | None = None,  # noqa: ARG002 (as the door has it)
+        profile: Profile | None = None,
     ) -> Record:
         """Keep a decision, its key last."""
         self._world.effect("registry")
@@ -287,6 +289,8 @@ class FakeRegistry:
             folder = self._folder(run.id)
             scorer.save(folder / SCORER)
             write_proof(scorer, sample, folder / PROOF)
+            if profile is not None:
+                drift.write(profile, folder / PROFILE)
             record = replace(record, model=Model(str(next(self._versions)), run.id))
             self._world.effect("registry")
         run.record = RECORD.dump_json(record).decode()
