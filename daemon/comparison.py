@@ -11,7 +11,7 @@ from daemon.served import Served
 from daemon.simulate import Replayed, Step
 from daemon.views import View, finite
 from handlers.facts import Record, State
-from handlers.judge import WORDS
+from handlers.measures import word
 
 
 def comparison(name: str, live: Pipeline, policy: Pipeline, replayed: Replayed) -> View:
@@ -132,10 +132,9 @@ def _scored(totals: View, ours: float | None, theirs: float | None, *, same: boo
     if ours is None or theirs is None:
         yield "There is no delta for which both had a model to serve, so no losses to compare."
         return
-    word = WORDS.get(totals["metric"], totals["metric"])
     change = f" ({theirs / ours - 1:+.1%})" if ours else ""
     yield (
-        f"It would have served at {word} {theirs:.4f} against {ours:.4f}{change}, on "
-        f"{totals['rows']:,} rows of {totals['deltas']} delta(s), scored before any model learnt "
-        f"from them."
+        f"It would have served at {word(totals['metric'])} {theirs:.4f} against {ours:.4f}"
+        f"{change}, on {totals['rows']:,} rows of {totals['deltas']} delta(s), scored before any "
+        f"model learnt from them."
     )

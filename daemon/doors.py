@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 import pandas as pd
 
+from handlers.drift import Profile
 from handlers.endpoint import Endpoint
 from handlers.evolution import Evolution
 from handlers.facts import Changes, Delta, Model, Record
@@ -49,6 +50,7 @@ class Evidence(Protocol):
         scorer: Scorer | None,
         sample: pd.DataFrame | None,
         explanation: Mapping[str, Any] | None = None,
+        profile: Profile | None = None,
     ) -> Record:
         """Keep a decision, and its model if there is one; gives the record with its model."""
 

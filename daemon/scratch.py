@@ -10,6 +10,9 @@ from typing import Any
 import pandas as pd
 
 from daemon.doors import Evidence, Source
+from handlers import drift
+from handlers.drift import Profile
+from handlers.evidence import PROFILE
 from handlers.evolution import Evolution
 from handlers.facts import Changes, Delta, Model, Record
 from handlers.registry import SCORER
@@ -39,12 +42,16 @@ class Shelf:
         scorer: Scorer | None,
         sample: pd.DataFrame | None,  # noqa: ARG002 (as the registry has it)
         explanation: Mapping[str, Any] | None = None,  # noqa: ARG002
+        profile: Profile | None = None,
     ) -> Record:
         """Keep the model of a decision, if it has one."""
         if scorer is None:
             return record
         model = Model(self.version, f"{MADE_HERE}{self.version}")
-        scorer.save(self._folder / model.run_id / SCORER)
+        folder = self._folder / model.run_id
+        scorer.save(folder / SCORER)
+        if profile is not None:
+            drift.write(profile, folder / PROFILE)
         return replace(record, model=model)
 
     def fetch(self, model: Model, home: Path) -> Path:

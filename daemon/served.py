@@ -1,7 +1,4 @@
-"""Scores what served on rows as they came, before any model learnt from them.
-
-Held-out rows count: no model ever learns from them, whatever a policy does with the others.
-"""
+"""Scores what served on rows as they came, before any model learnt from them."""
 
 from __future__ import annotations
 
@@ -12,8 +9,8 @@ from pathlib import Path
 from config.settings import Pipeline
 from daemon.decide import Decider
 from daemon.doors import Access
-from handlers import judge
 from handlers.facts import Delta, GiveUp, Model, Record, Scores, Unreadable
+from handlers.measures import measure
 from handlers.registry import SCORER
 from handlers.rows import Part, split
 from handlers.scorer import BadInput, Scorer
@@ -21,7 +18,7 @@ from handlers.scorer import BadInput, Scorer
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """The version that served when rows came, and its scores on the held-out ones."""
+    """The version that served when rows came, and its scores on them."""
 
     version: str
     rows: int
@@ -31,8 +28,21 @@ class Served:
 Both = tuple[Served | None, Served | None]
 
 
-def on_record(record: Record) -> Served | None:
-    """Give what a decision tells of the champion that it found."""
+def on_record(live: Record, made: Record) -> Both | None:
+    """Give what two records tell of the same rows; those of old records tell of held-out ones."""
+    for told in (_before, _judged):
+        ours, theirs = told(live), told(made)
+        if ours and theirs and ours.rows == theirs.rows:
+            return ours, theirs
+    return None
+
+
+def _before(record: Record) -> Served | None:
+    live = record.live
+    return Served(live.version, live.rows, live.scores) if live else None
+
+
+def _judged(record: Record) -> Served | None:
     verdict = record.verdict
     if verdict is None or verdict.against is None or not verdict.champion:
         return None
@@ -54,13 +64,14 @@ class Scale:
         """Score what served and what would have; nothing where neither side judged the rows."""
         if not any(record.verdict for record in (live, *made)):
             return None, None
-        known = on_record(live), on_record(made[0]) if len(made) == 1 else None
-        alike = known[0] and known[1] and known[0].rows == known[1].rows
-        if alike or (ours is None and theirs is None):
+        if len(made) == 1 and (known := on_record(live, made[0])):
             return known
+        if ours is None and theirs is None:
+            return None, None
         return self._measured(live.delta, ours, theirs)
 
     def _measured(self, delta: Delta, ours: Model | None, theirs: Model | None) -> Both:
+        """Score on held-out rows: no model learns from those, whatever came before."""
         scorers = [self._load(model) if model else None for model in (ours, theirs)]
         read = (name for scorer in scorers if scorer for name in scorer.columns)
         try:
@@ -78,7 +89,7 @@ class Scale:
 
 def _score(model: Model | None, scorer: Scorer | None, part: Part) -> Served | None:
     try:
-        scores = judge.measure(scorer, part) if scorer else {}
+        scores = measure(scorer, part) if scorer else {}
     except BadInput:
         return None
     return Served(model.version, len(part.rows), scores) if model and scores else None

@@ -160,7 +160,7 @@ def _served(record: Record, metric: str | None) -> View:
     return {
         "delta": record.sequence,
         "served": verdict.against if verdict else None,
-        "value": _finite(scores[metric]) if scores and metric else None,
+        "value": finite(scores[metric]) if scores and metric else None,
         "low": None,
         "high": None,
         "alarm": False,

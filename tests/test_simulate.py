@@ -81,7 +81,8 @@ def alike(replayed: Replayed) -> bool:
 def figures(record: Record) -> Any:
     """Give all of a decision that is not a name or a moment."""
     digest = record.learnt.rows_digest if record.learnt else None
-    return record.state, record.reason, record.verdict, digest, record.delta, record.breaches
+    known = record.verdict, record.live, record.drift, record.delta, record.breaches
+    return record.state, record.reason, digest, known
 
 
 def states(replayed: Replayed) -> list[list[str]]:
