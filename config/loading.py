@@ -30,15 +30,15 @@ def load(path: Path | None) -> Settings:
         ConfigError: unreadable file, bad YAML, or bad settings; lists every mistake at once.
     """
     where = str(path) if path else "the environment"
-    values = _read(path) if path else {}
+    values = read(path, "configuration", "config", "pipelines") if path else {}
     # A leading underscore would be an instruction to pydantic-settings instead of a setting.
     odd = [key for key in values if not isinstance(key, str) or key.startswith("_")]
-    mistakes = [f"{key}: unknown setting{_nearest(str(key), Settings)}" for key in odd]
+    mistakes = [f"{key}: unknown setting{nearest(str(key), Settings)}" for key in odd]
     mistakes += _unknown_variables()
     try:
         settings = Settings(**{key: value for key, value in values.items() if key not in odd})
     except ValidationError as error:
-        mistakes += [_sentence(item) for item in error.errors()]
+        mistakes += [sentence(item) for item in error.errors()]
     except SettingsError as error:
         mistakes += _unparsed(str(error))
     if mistakes:
@@ -48,17 +48,22 @@ def load(path: Path | None) -> Settings:
     return settings
 
 
-def _read(path: Path) -> dict[Any, Any]:
+def read(path: Path, what: str, option: str, first: str) -> dict[Any, Any]:
+    """Read a file that must hold a mapping; the words tell what it is, should it not.
+
+    Raises:
+        ConfigError: unreadable file, bad YAML, or no mapping.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        msg = f"Cannot read the configuration {path}: {error.strerror}. Check --config."
+        msg = f"Cannot read the {what} {path}: {error.strerror}. Check --{option}."
         raise ConfigError(msg) from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date like 2026-99-99
-        msg = f"The configuration {path} is not valid YAML: {error}"
+        msg = f"The {what} {path} is not valid YAML: {error}"
         raise ConfigError(msg) from error
     if not isinstance(values, dict):
-        msg = f"The configuration {path} must be a mapping with `pipelines:` at its top level."
+        msg = f"The {what} {path} must be a mapping with `{first}:` at its top level."
         raise ConfigError(msg)
     return values
 
@@ -68,7 +73,7 @@ def _unknown_variables() -> Iterator[str]:
         if name.upper().startswith("RETRAIND_") and name != CONFIG_VARIABLE:
             field = name.lower().removeprefix("retraind_").split("__")[0]
             if field not in fields(Settings):
-                yield f"environment {name}: unknown setting{_nearest(field, Settings)}"
+                yield f"environment {name}: unknown setting{nearest(field, Settings)}"
 
 
 def _unparsed(error: str) -> Iterator[str]:
@@ -79,31 +84,32 @@ def _unparsed(error: str) -> Iterator[str]:
             yield f"environment {name}: cannot be read; a list or a mapping is written as JSON"
 
 
-def _sentence(item: Any) -> str:  # noqa: ANN401 (pydantic's ErrorDetails, kept untyped for 2.x)
+def sentence(item: Any, root: type[BaseModel] = Settings) -> str:  # noqa: ANN401 (pydantic's ErrorDetails, kept untyped for 2.x)
     """Turn one pydantic error into `path: what is wrong (what was given)`."""
     location = [str(part) for part in item["loc"] if part != "[key]"]
     path = ".".join(location) if location else "settings"
     if item["type"] == "extra_forbidden":
-        return f"{path}: unknown setting{_nearest(location[-1], _model_at(location[:-1]))}"
+        return f"{path}: unknown setting{nearest(location[-1], _model_at(location[:-1], root))}"
     if item["type"] == "missing":
         return f"{path}: is required"
     message = item["msg"].removeprefix("Value error, ")
     if item["type"] == "string_pattern_mismatch":
-        named = fields(_model_at(location[:-1]))
+        named = fields(_model_at(location[:-1], root))
         field = named.get(location[-1], fields(Settings)["pipelines"])
         message = f"does not fit; expected: {str(field.description).rstrip('.')}"
     given = "" if isinstance(item["input"], dict | BaseModel) else f" (given: {item['input']!r})"
     return f"{path}: {message}{given}"
 
 
-def _nearest(name: str, model: type[BaseModel]) -> str:
+def nearest(name: str, model: type[BaseModel]) -> str:
+    """Name the setting that was meant, or all that there are."""
     close = difflib.get_close_matches(name, fields(model), n=1)
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(fields(model))}"
 
 
-def _model_at(location: list[str]) -> type[BaseModel]:
+def _model_at(location: list[str], root: type[BaseModel]) -> type[BaseModel]:
     """Follow a path into the settings; the keys of mappings are stepped over."""
-    model: type[BaseModel] = Settings
+    model = root
     is_key = False
     for part in location:
         field = None if is_key else fields(model).get(part)  # a pipeline may be called `train`

@@ -268,6 +268,44 @@ def explain(run: Run, config: Config = None, *, as_json: AsJson = False) -> None
 
 
 @cli.command()
+def simulate(
+    config: Config = None,
+    pipeline: Annotated[
+        str | None, typer.Option(help="Its name; may be left out if there is only one.")
+    ] = None,
+    since: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SNAPSHOT",
+            help="Begin with the delta that this snapshot is in; default the first.",
+        ),
+    ] = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="YAML file with the settings of the pipeline that differ; default its own.",
+        ),
+    ] = None,
+    *,
+    as_json: AsJson = False,
+) -> None:
+    """Replay the table's history under another policy, beside what was done; changes nothing.
+
+    Trains and judges as it would have done then, and says what would have been promoted and
+    served, and how well that would have scored.
+    """
+    from daemon import composition  # noqa: PLC0415
+    from daemon.screen import simulation_text  # noqa: PLC0415
+
+    settings, book = _open(config)
+    name = _pick(settings, pipeline)
+    with _waiting(f"replaying the history of {name}"):
+        view = composition.simulation(settings, book, name, since, policy)
+    _show(view, as_json, simulation_text(view))
+
+
+@cli.command()
 def rollback(
     pipeline: Name = None,
     config: Config = None,

@@ -8,6 +8,7 @@ from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 from config import machine
+from config.policy import load_policy
 from config.settings import ConfigError, Pipeline, Settings
 from daemon.ledger import Ledger
 
@@ -98,6 +99,23 @@ def reproduction(settings: Settings, book: Ledger, run: str) -> dict[str, Any]:
     pipeline, its = doors(settings)[record.pipeline]
     with TemporaryDirectory() as models:  # the daemon's own copies are left alone
         return reproduce(record, pipeline, its, book, Path(models))
+
+
+def simulation(
+    settings: Settings, book: Ledger, name: str, since: int | None, policy: Path | None
+) -> dict[str, Any]:
+    """Replay a pipeline's history under another policy."""
+    live = settings.pipelines[name]
+    wanted = load_policy(policy, live)
+    opened = doors(settings)
+    from daemon.comparison import comparison  # noqa: PLC0415 (slow)
+    from daemon.simulate import replay  # noqa: PLC0415
+    from handlers.train import check_parameters  # noqa: PLC0415
+
+    check_parameters(wanted.task, wanted.train)
+    with TemporaryDirectory() as scratch:  # all that it writes
+        replayed = replay(name, live, wanted, opened[name][1], book, since, Path(scratch))
+    return comparison(name, live, wanted, replayed)
 
 
 def explanation(settings: Settings, book: Ledger, run: str) -> dict[str, Any]:

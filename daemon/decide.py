@@ -9,7 +9,7 @@ from pathlib import Path
 
 from config import machine
 from config.settings import Pipeline
-from daemon.doors import Doors
+from daemon.doors import Access
 from daemon.ledger import Ledger
 from daemon.past import Lookup
 from daemon.reading import Work
@@ -45,7 +45,7 @@ class Decider:
     """Decides on the deltas of one pipeline. The evidence is complete before the ledger moves."""
 
     def __init__(
-        self, name: str, pipeline: Pipeline, doors: Doors, ledger: Ledger, models: Path,
+        self, name: str, pipeline: Pipeline, doors: Access, ledger: Ledger, models: Path,
         progress: Progress, clock: Callable[[], datetime],
     ) -> None:  # fmt: skip
         self.name = name

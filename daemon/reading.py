@@ -134,6 +134,11 @@ class Reading(Store):
         )
         return self._work(row) if row else None
 
+    def works(self, pipeline: str) -> list[Work]:
+        """Give all work on a pipeline, in order, as it was opened and as its attempts went."""
+        rows = self.all("SELECT * FROM deltas WHERE pipeline = ? ORDER BY sequence", pipeline)
+        return [self._work(row) for row in rows]
+
     def history(self, pipeline: str | None = None, limit: int = 20) -> list[Record]:
         """Give closed deltas, newest first.
 

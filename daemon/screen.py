@@ -117,6 +117,45 @@ def reproduction_text(view: dict[str, Any]) -> RenderableType:
     return Group(Text(name, style="bold"), table, Text(f"\n{view['told']}"))
 
 
+def simulation_text(view: dict[str, Any]) -> RenderableType:
+    """Draw each decision beside the simulated one, the totals, and what they mean."""
+    metric = view["totals"]["metric"]
+    head = [Text(view["pipeline"], style="bold")]
+    head += [
+        _plain(f"{path}: {of['simulated']} instead of {of['live']}")
+        for path, of in view["policy"].items()
+    ]
+    side = ("serves then", metric)
+    table = _grid("delta", "rows", "up to snapshot", "live", *side, "simulated", *side)
+    for item in view["deltas"]:
+        table.add_row(
+            str(item["delta"]), f"{item['rows']:,}", str(item["snapshot_to"]),
+            *_decided(item["live"], metric), *_decided(item["simulated"], metric),
+            style="" if item["same"] else "bold",
+        )  # fmt: skip
+    foot = [_total(name, view["totals"][name]) for name in ("live", "simulated")]
+    foot += [_plain(told) for told in (*view["turns"], view["told"])]
+    return Group(*head, table, Text(), *foot)
+
+
+def _total(name: str, of: dict[str, Any]) -> Text:
+    counts = [f"{of[what]} {what}" for what in ("trained", "promoted")]
+    scores = [f"{what} {of[what]:.4f}" for what in of if isinstance(of[what], float)]
+    return Text(f"{name}: {', '.join([*counts, *scores])}")
+
+
+def _decided(side: dict[str, Any], metric: str) -> tuple[Text, str, str]:
+    told = side["state"] or "left out"
+    if side["pieces"]:
+        told += f" ({', '.join(piece['state'] for piece in side['pieces'])})"
+    score = side["scored"]["scores"].get(metric) if side["scored"] else None
+    return (
+        Text(told, style=STYLES.get(side["state"] or "", "")),
+        side["serving"] or "nothing",
+        "" if score is None else f"{score:.4f}",
+    )
+
+
 def explanation_text(view: dict[str, Any]) -> RenderableType:
     """Draw the verdict, the features, the slices, the calibration and the confusion."""
     decision, found = view["decision"], view["explanation"]

@@ -128,7 +128,7 @@ def decision(record: Record) -> View:
         "metric": verdict.metric if verdict else None,
         "challenger": _scores(verdict.challenger) if verdict else None,
         "champion": _scores(verdict.champion) if verdict and verdict.champion else None,
-        "gain": _finite(verdict.gain) if verdict else None,
+        "gain": finite(verdict.gain) if verdict else None,
         "held_out_rows": verdict.rows if verdict else None,
         "retry_of": record.retry_of,
         "drift": [asdict(moved) for moved in record.drift],
@@ -160,7 +160,7 @@ def _served(record: Record, metric: str | None) -> View:
     return {
         "delta": record.sequence,
         "served": verdict.against if verdict else None,
-        "value": _finite(scores[metric]) if scores and metric else None,
+        "value": finite(scores[metric]) if scores and metric else None,
         "low": None,
         "high": None,
         "alarm": False,
@@ -169,10 +169,10 @@ def _served(record: Record, metric: str | None) -> View:
 
 
 def _scores(scores: Scores) -> dict[str, float | None]:
-    return {name: _finite(score) for name, score in scores.items()}
+    return {name: finite(score) for name, score in scores.items()}
 
 
-def _finite(number: float | None) -> float | None:
+def finite(number: float | None) -> float | None:
     """Leave out what JSON cannot tell: infinity, and what is no number."""
     return number if number is not None and math.isfinite(number) else None
 

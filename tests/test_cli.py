@@ -132,7 +132,7 @@ def test_the_commands_are_the_documented_ones() -> None:
         assert re.search(rf"\b{command}\b +[A-Z]", done.output), command
     asked = {
         "demo", "run", "once", "append", "status", "history", "rollback", "pause", "resume",
-        "retry", "drop", "account", "doctor",
+        "retry", "drop", "account", "doctor", "simulate",
     }  # fmt: skip
     assert asked <= set(COMMANDS)
 
@@ -397,6 +397,48 @@ def test_an_account_ends_with_what_it_found(
     for told in ("[red]because", f"1 {state} (5 rows)", "add up"):
         assert told in text
     assert asked == [("lake.bank.cards", None)] * 2
+
+
+def test_a_simulation_is_printed_or_drawn(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is told which pipeline, snapshot and policy; a policy's mistakes end with 2."""
+    side: dict[str, Any] = {
+        "state": "kept", "version": "2", "gain": None, "reason": "", "pieces": [], "serving": "1",
+        "scored": {"version": "1", "rows": 9, "scores": {"log_loss": 0.5}},
+    }  # fmt: skip
+    total = {"trained": 1, "promoted": 0, "log_loss": 0.5}
+    view = {
+        "pipeline": PIPELINE, "since": 3, "turns": ["A turn."], "holes": [], "same": False,
+        "policy": {"promote.min_gain": {"live": 0.0, "simulated": 9.0}},
+        "deltas": [{"delta": 7, "snapshot_from": 3, "snapshot_to": 4, "rows": 50, "live": side,
+                    "simulated": {**side, "state": "[red]", "scored": None, "serving": None},
+                    "same": False, "hole": ""}],
+        "totals": {"metric": "log_loss", "deltas": 1, "rows": 9, "live": total, "simulated": total},
+        "told": "What it means.",
+    }  # fmt: skip
+    asked = []
+    real = composition.simulation
+
+    def simulates(*given: Any) -> dict[str, Any]:
+        asked.append(given[2:])
+        return view
+
+    monkeypatch.setattr(composition, "simulation", simulates)
+    policy = tmp_path / "policy.yaml"
+    policy.write_text("table: lake.bank.others", encoding="utf-8")
+    code, text = call("simulate", "--json", "--since", 4, "--policy", policy)
+    assert (code, json.loads(text)) == (0, view)
+    code, text = call("simulate", "--pipeline", PIPELINE)
+    assert code == 0
+    for told in ("[red]", "nothing", "0.5000", "9.0 instead of 0.0", "A turn.", "What it means."):
+        assert told in text
+    assert asked == [(PIPELINE, 4, policy), (PIPELINE, None, None)]
+    code, text = call("simulate", "--pipeline", "crads")
+    assert (code, "there is no pipeline 'crads'" in text) == (2, True)
+    monkeypatch.setattr(composition, "simulation", real)
+    code, text = call("simulate", "--policy", policy)
+    assert (code, "table: is no policy" in text) == (2, True)
 
 
 def test_a_rollback_is_seen(call: Call, book: Ledger) -> None:

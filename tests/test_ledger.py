@@ -1094,8 +1094,8 @@ def writes(book: Ledger) -> dict[str, Callable[[], object]]:
 
 READS = {
     "by_run", "withdrawn", "dealt", "fates", "doubts", "trained_at",
-    "standing", "pending", "history", "champion", "before", "proven", "promoted", "deployments",
-    "parked", "audit", "made", "owner", "one", "all", "now", "close", "write",
+    "standing", "pending", "works", "history", "champion", "before", "proven", "promoted",
+    "deployments", "parked", "audit", "made", "owner", "one", "all", "now", "close", "write",
 }  # fmt: skip
 
 
