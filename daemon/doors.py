@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,7 +12,7 @@ import pandas as pd
 from handlers.drift import Profile
 from handlers.endpoint import Endpoint
 from handlers.evolution import Evolution
-from handlers.facts import Changes, Delta, Model, Record
+from handlers.facts import Changes, Cursor, Delta, Model, Record, Thin
 from handlers.registry import Registry
 from handlers.rows import Table as Rows
 from handlers.scorer import Scorer
@@ -31,8 +31,14 @@ class Source(Protocol):
     def evolution(self, delta: Delta) -> Evolution:
         """Say how the columns changed since the delta's start."""
 
-    def read(self, delta: Delta, columns: Sequence[str]) -> Rows:
-        """Read the rows of a delta."""
+    def read(self, delta: Delta, columns: Sequence[str], thin: Thin | None = None) -> Rows:
+        """Read the rows of a delta, or a sample of them."""
+
+    def since(self, cursor: Cursor | None, head: Cursor | None = None) -> Delta | None:
+        """Give what came after the cursor."""
+
+    def kept(self, snapshot_ids: Iterable[int]) -> frozenset[int]:
+        """Say which of these snapshots the table still keeps."""
 
     def measure(self, delta: Delta, columns: Sequence[str]) -> Changes:
         """Count what a delta with rewrites changed."""
@@ -51,11 +57,15 @@ class Evidence(Protocol):
         sample: pd.DataFrame | None,
         explanation: Mapping[str, Any] | None = None,
         profile: Profile | None = None,
+        made: Mapping[str, Scorer] | None = None,
     ) -> Record:
         """Keep a decision, and its model if there is one; gives the record with its model."""
 
     def fetch(self, model: Model, home: Path) -> Path:
         """Bring a model to this machine."""
+
+    def fetch_member(self, model: Model, kind: str | None, home: Path) -> Path:
+        """Bring a model that a run made on its way, or the one that it was to serve."""
 
 
 class Access(Protocol):

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from config.settings import Pipeline
-from daemon.doors import Doors
+from daemon.doors import Access
 from daemon.ledger import Ledger
 from handlers import rows
 from handlers.facts import Cursor, Delta, Learnt, Model, Record, Thin
@@ -34,7 +34,7 @@ class Lookup:
 
     pipeline: Pipeline
     name: str
-    doors: Doors
+    doors: Access
     ledger: Ledger
     models: Path
     delta: Delta

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from handlers import drift
 from handlers.drift import Profile
 from handlers.evidence import PROFILE
 from handlers.evolution import Evolution
-from handlers.facts import Changes, Delta, Model, Record
-from handlers.registry import SCORER
+from handlers.facts import Changes, Cursor, Delta, GiveUp, Model, Record, Thin
+from handlers.registry import MEMBERS, SCORER
 from handlers.rows import Table as Rows
 from handlers.scorer import Scorer
 
@@ -43,6 +43,7 @@ class Shelf:
         sample: pd.DataFrame | None,  # noqa: ARG002 (as the registry has it)
         explanation: Mapping[str, Any] | None = None,  # noqa: ARG002
         profile: Profile | None = None,
+        made: Mapping[str, Scorer] | None = None,
     ) -> Record:
         """Keep the model of a decision, if it has one."""
         if scorer is None:
@@ -52,6 +53,8 @@ class Shelf:
         scorer.save(folder / SCORER)
         if profile is not None:
             drift.write(profile, folder / PROFILE)
+        for kind, member in (made or {}).items():
+            member.save(folder / MEMBERS / kind)
         return replace(record, model=model)
 
     def fetch(self, model: Model, home: Path) -> Path:
@@ -59,6 +62,15 @@ class Shelf:
         if model.run_id.startswith(MADE_HERE):
             return self._folder / model.run_id
         return self._live.fetch(model, home)
+
+    def fetch_member(self, model: Model, kind: str | None, home: Path) -> Path:
+        """Give what a simulated run made on its way, or bring that of a live one."""
+        if not model.run_id.startswith(MADE_HERE):
+            return self._live.fetch_member(model, kind, home)
+        folder = self._folder / model.run_id / (f"{MEMBERS}/{kind}" if kind else SCORER)
+        if not folder.is_dir():
+            raise GiveUp(f"The simulated run {model.run_id} does not keep its {kind}.", "")
+        return folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,9 +93,17 @@ class Then:
         """Say how the columns changed since the delta's start."""
         return self.now.evolution(delta)
 
-    def read(self, delta: Delta, columns: Sequence[str]) -> Rows:
-        """Read the rows of a delta."""
-        return self.now.read(delta, columns)
+    def read(self, delta: Delta, columns: Sequence[str], thin: Thin | None = None) -> Rows:
+        """Read the rows of a delta, or a sample of them."""
+        return self.now.read(delta, columns, thin)
+
+    def since(self, cursor: Cursor | None, head: Cursor | None = None) -> Delta | None:
+        """Give what came after the cursor."""
+        return self.now.since(cursor, head)
+
+    def kept(self, snapshot_ids: Iterable[int]) -> frozenset[int]:
+        """Say which of these snapshots the table still keeps."""
+        return self.now.kept(snapshot_ids)
 
     def measure(self, delta: Delta, columns: Sequence[str]) -> Changes:
         """Count what a delta with rewrites changed."""
