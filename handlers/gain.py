@@ -27,16 +27,14 @@ def compare(metric: str, ours: Scored, theirs: Scored, part: Part) -> Look | Non
     (Cameron and Miller, A Practitioner's Guide to Cluster-Robust Inference, 2015); the other
     metrics are bootstrapped by entity.
     """
+    rowwise = _rowwise(metric, ours, theirs, part.labels)
+    if rowwise is not None:
+        error = _clustered(rowwise, part.buckets)
+        return Look(len(rowwise), float(rowwise.mean()), error) if len(rowwise) else None
     gain = _gain(metric, ours, theirs, part.labels)
     if gain is None:
         return None
-    rowwise = _rowwise(metric, ours, theirs, part.labels)
-    error = (
-        _bootstrapped(metric, ours, theirs, part)
-        if rowwise is None
-        else _clustered(rowwise, part.buckets)
-    )
-    return Look(len(part.labels), gain, error)
+    return Look(len(part.labels), gain, _bootstrapped(metric, ours, theirs, part))
 
 
 def mean_loss(said: Scored, part: Part) -> Look:
@@ -59,7 +57,9 @@ def _gain(metric: str, ours: Scored, theirs: Scored, labels: pd.Series[Any]) -> 
 
 
 def _rowwise(metric: str, ours: Scored, theirs: Scored, labels: pd.Series[Any]) -> Array | None:
-    """Give what each row adds to the gain, where it is a mean over rows, or nearly one."""
+    """Give the gains row by row whose mean is the gain, shape (n,); None if there are none such."""
+    if metric == "r2" and not (len(labels) and np.ptp(labels.to_numpy(np.float64))):
+        return None
     if metric in {"log_loss", "rmse", "r2"}:
         mine, other = row_losses(ours, labels), row_losses(theirs, labels)
         scale = 1.0
