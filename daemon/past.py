@@ -180,5 +180,6 @@ def _places(record: Record) -> dict[str, str | None]:
     places = {**plain, **made}
     if record.delta.whole and places:
         first = places.get(FRESH, next(iter(places.values())))
-        return {**{kind: first for kind in WHOLE}, **places}
+        stands_for: dict[str, str | None] = dict.fromkeys(WHOLE, first)
+        return stands_for | places
     return places

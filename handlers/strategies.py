@@ -301,8 +301,7 @@ def _ensemble(job: _Job) -> Challenge:
     kept = full if full and not _due(job, full) else None
     drawn = _drawn(job, [kind for kind in befores if not (kept and kind == FULL)])
     job = _with_classes(job, drawn)
-    earlier = [run for run in runs if FRESH in run.kinds]
-    earlier = earlier[: job.settings.members - 1]
+    earlier = [run for run in runs if FRESH in run.kinds][: job.settings.members - 1]
     olds = [_recalled(run, FRESH) for run in earlier]
     newest = job.train(job.parts.train, _classes(job, [*olds, *filter(None, befores.values())]))
     olds = [_weighed(job, member, newest) for member in olds]
@@ -398,8 +397,8 @@ def _estimated(job: _Job, own: _Member, newest: Scorer, optimism: float) -> _Mem
 def _optimism(runs: Sequence[Run], olds: Sequence[_Member]) -> float:
     """Say by how much such estimates fell short of the loss on the delta that came next.
 
-    The median over these runs, newest first, whose losses are known; neighbouring rows that are
-    alike make a cross-fit too rosy.
+    The (lower) median over these runs, newest first, whose losses are known: neighbouring rows
+    that are alike make a cross-fit too rosy, but one drift does not.
     """
     found: list[float] = []
     later: Sequence[Weighed] = [member.told for member in olds]

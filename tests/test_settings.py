@@ -107,6 +107,8 @@ SPECIAL = {
     "LABEL": "stolen",
     "TASK": "multiclass",
     "STRATEGY": "full",
+    "WEIGHING": "aue",
+    "CANDIDATES": '["full"]',
     "KIND": "local",
     "METRIC": "auc",
     "DRIVER_MEMORY": "2g",
