@@ -307,7 +307,8 @@ def _ensemble(job: _Job) -> Challenge:
     olds = [_weighed(job, member, newest) for member in olds]
     judged = {kind: _weighed(job, m, newest) for kind, m in befores.items() if m}
     own = _Member(Weighed(FRESH, "", 0, 0.0), newest)
-    own = _estimated(job, own, newest, _optimism(earlier, olds))
+    if any(member.scorer for member in (*olds, *judged.values())):
+        own = _estimated(job, own, newest, _optimism(earlier, olds))
     renewed = [_renewed(job, kind, found, judged.get(kind), own) for kind, found in drawn.items()]
     members = [own, *olds, *([judged[FULL]] if kept else []), *renewed]
     shrink = 1.0 if job.task == "regression" or job.settings.weighing == "aue" else TEMPERATURE
