@@ -195,6 +195,8 @@ def _product(**settings: Any) -> Callable[[], Learner]:
     return lambda: Product(Train(**settings))
 
 
+_DELTAS: Mapping[str, Any] = {"refresh_every": None, "window_member": False}
+
 POLICIES: Mapping[str, Callable[[], Learner]] = {
     "static": Static,
     "fresh, XGBoost's defaults": _product(strategy="fresh", rounds=100, parameters=XGBOOST),
@@ -204,9 +206,10 @@ POLICIES: Mapping[str, Callable[[], Learner]] = {
     "window": _product(strategy="window"),
     "append": Append,
     "continue": _product(strategy="continue"),
-    "ensemble of deltas": _product(strategy="ensemble", refresh_every=None),
-    "ensemble of deltas, AUE": _product(strategy="ensemble", refresh_every=None, weighing="aue"),
-    "ensemble": _product(strategy="ensemble", refresh_every=5),
+    "ensemble of deltas": _product(strategy="ensemble", **_DELTAS),
+    "ensemble of deltas, AUE": _product(strategy="ensemble", weighing="aue", **_DELTAS),
+    "ensemble without full": _product(strategy="ensemble", refresh_every=None),
+    "ensemble": _product(strategy="ensemble"),
     "tournament": _product(strategy="tournament"),
     "river, adaptive forest": _forest,
     "river, adaptive tree": _tree,
