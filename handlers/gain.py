@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import norm
 
-from handlers.facts import Look
+from handlers.facts import Look, Scores
 from handlers.measures import LOWER_IS_BETTER, Array, Scored, hits, measure_said, row_losses
 from handlers.rows import Part
 
@@ -31,7 +31,9 @@ def compare(metric: str, ours: Scored, theirs: Scored, part: Part) -> Look | Non
     if rowwise is not None:
         error = _clustered(rowwise, part.buckets)
         return Look(len(rowwise), float(rowwise.mean()), error) if len(rowwise) else None
-    gain = _gain(metric, ours, theirs, part.labels)
+    gain = difference(
+        metric, measure_said(ours, part.labels), measure_said(theirs, part.labels)
+    )  # fmt: skip
     if gain is None:
         return None
     return Look(len(part.labels), gain, _bootstrapped(metric, ours, theirs, part))
@@ -48,12 +50,12 @@ def detectable(look: Look, level: float) -> float | None:
     return float((norm.isf(level) + norm.ppf(POWER)) * look.error) if look.error else None
 
 
-def _gain(metric: str, ours: Scored, theirs: Scored, labels: pd.Series[Any]) -> float | None:
-    mine, other = (measure_said(said, labels) for said in (ours, theirs))
-    if metric not in mine or metric not in other:
+def difference(metric: str, mine: Scores, theirs: Scores) -> float | None:
+    """Give by how much the first scores are better; None where the metric is undefined."""
+    if metric not in mine or metric not in theirs:
         return None
-    difference = mine[metric] - other[metric]
-    return -difference if metric in LOWER_IS_BETTER else difference
+    apart = mine[metric] - theirs[metric]
+    return -apart if metric in LOWER_IS_BETTER else apart
 
 
 def _rowwise(metric: str, ours: Scored, theirs: Scored, labels: pd.Series[Any]) -> Array | None:

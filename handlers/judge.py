@@ -16,7 +16,7 @@ from config.settings import Pipeline
 from handlers import sequential
 from handlers.drift import Profile
 from handlers.facts import Decision, Live, Look, Scores, Verdict
-from handlers.gain import compare, detectable, mean_loss
+from handlers.gain import compare, detectable, difference, mean_loss
 from handlers.guards import refusals
 from handlers.measures import Scored, constant, measure_said, score, word
 from handlers.rows import Part
@@ -69,6 +69,11 @@ class _Case:
         return 1 - self.pipeline.promote.confidence
 
     @property
+    def gain(self) -> float | None:
+        """Give the gain on the held-out rows, as the two scores tell it."""
+        return difference(self.pipeline.metric, self.scores, self.rival)
+
+    @property
     def looks(self) -> tuple[Look, ...]:
         """Give what this delta adds: the last challenger on its rows, then the new one."""
         if self.champion is None:
@@ -115,7 +120,7 @@ def judge(
         challenger=case.scores,
         champion=case.rival if theirs else None,
         trivial=measure_said(trivial, held_out.labels),
-        gain=case.look.gain if case.look else None,
+        gain=case.gain,
         against=champion.version if champion else None,
         looks=case.looks,
         signal=case.signal,
@@ -148,9 +153,8 @@ def _decide(case: _Case) -> tuple[Decision, str]:
     if rows + sum(look.rows for look in case.past.looks) < rules.min_held_out:
         asked = f", where at least {rules.min_held_out} are asked for a promotion"
         return Decision.KEEP, asked
-    if case.look is None:
+    if (gain := case.gain) is None:
         return Decision.KEEP, f", on which {word(metric)} cannot be computed"
-    gain = case.look.gain
     if not gain > rules.min_gain:
         asked = f", a gain of {gain:+.4f} where more than {rules.min_gain:.4f} is asked"
         return Decision.KEEP, asked if gain > 0 else ""
@@ -215,7 +219,7 @@ def _still(looks: Sequence[Look], least: float) -> str:
 
 def _compared(case: _Case) -> str:
     metric, rows = case.pipeline.metric, f"{len(case.held_out.labels)} held-out rows"
-    if case.look is None:
+    if case.gain is None:
         return rows
     whose = f"champion {case.champion.version}'s" if case.champion else "the trivial predictor's"
     mine, theirs = case.scores[metric], case.rival[metric]
