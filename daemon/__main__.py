@@ -220,7 +220,7 @@ def history(
 
     settings, book = _open(config)
     name = _pick(settings, pipeline) if pipeline else None
-    view = views.history(book.history(name, limit))
+    view = views.history(book.history(name, limit), book.forced(name))
     _show(view, as_json, history_text(view))
 
 
@@ -319,6 +319,29 @@ def rollback(
 
     settings, book = _open(config)
     typer.echo(operate.rollback(book, _pick(settings, pipeline), to, reason))
+
+
+@cli.command()
+def promote(
+    version: Annotated[
+        str, typer.Argument(metavar="VERSION", help="A version that `history` shows.")
+    ],
+    reason: Annotated[
+        str, typer.Option("--reason", "-r", help="Why; shown beside it wherever it is.")
+    ],
+    pipeline: Annotated[
+        str | None, typer.Option(metavar="NAME", help="May be left out if there is only one.")
+    ] = None,
+    config: Config = None,
+) -> None:
+    """Make a version champion that did not win; `rollback` takes that back."""
+    from daemon import operate  # noqa: PLC0415
+
+    if not reason.strip():
+        msg = "say why"
+        raise typer.BadParameter(msg, param_hint="--reason")
+    settings, book = _open(config)
+    typer.echo(operate.promote(book, _pick(settings, pipeline), version, reason))
 
 
 @cli.command()

@@ -128,7 +128,7 @@ def explanation(settings: Settings, book: Ledger, run: str) -> dict[str, Any]:
     registry = _registry(settings, found, record.pipeline)
     run_id = record.model.run_id if record.model else None
     return {
-        "decision": decision(record),
+        "decision": decision(record, book.forced(record.pipeline)),
         "explanation": registry.explanation(run_id) if run_id else None,
         "pictures": registry.pictures(run_id) if run_id else [],
     }

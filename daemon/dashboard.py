@@ -88,7 +88,8 @@ def app(
     @pages.get("/api/history")
     def api_history(pipeline: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
         """Give the decisions taken, newest first."""
-        return views.history(ledger.history(pipeline, min(max(limit, 1), 1000)))
+        records = ledger.history(pipeline, min(max(limit, 1), 1000))
+        return views.history(records, ledger.forced(pipeline))
 
     @pages.get("/api/trend")
     def api_trend(limit: int = RECENT) -> dict[str, Any]:
@@ -106,7 +107,8 @@ def app(
             "trends": trends,
             "charts": {name: Markup(drawn(trend)) for name, trend in trends.items()},  # noqa: S704 (its texts are escaped)
             "activity": activity(),
-            "history": views.history(ledger.history(limit=50)),
+            "history": views.history(ledger.history(limit=50), ledger.forced()),
+            "outcome": views.outcome,
         }
         return templates.TemplateResponse(request, "status.html", context, headers=SECURITY)
 

@@ -39,6 +39,10 @@ EXAMPLE = Path(__file__).resolve().parent.parent / "config" / "demo.yaml"
 BATCH_WITHIN = 180.0
 ASK_EVERY = 0.25
 STYLES = {"promoted": "bold green", "kept": "cyan", "skipped": "yellow", "parked": "bold red"}
+ALARMING = (
+    "champion_fails", "deployment_refused", "unforeseen", "tick_failed", "rows_left_out",
+)  # fmt: skip
+"""Events that are shown in red."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,7 +246,7 @@ class Narrator:
             return Text(f"  endpoint {event['proof']}", style="green")
         if name in ("waiting", "delta_postponed") and "does not exist" not in event["trouble"]:
             return Text(f"  {event['trouble']}", style="yellow")
-        if name in ("deployment_refused", "unforeseen", "tick_failed", "rows_left_out"):
+        if name in ALARMING:
             told = event.get("reason") or event.get("exception") or f"{event.get('rows')} rows"
             return Text(f"  {name}: {told}", style="red")
         return None

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Literal
 
-from daemon.reading import BEGUN, DELTA, RECORD, Reading, Work
+from daemon.reading import BEGUN, DELTA, FORCED, RECORD, Reading, Work
 from handlers.facts import Cursor, Delta, Model, Record, State, TryLater
 
 Wish = Literal["", "release", "drop"]
@@ -168,6 +168,12 @@ class Ledger(Reading):
         with self.write(owned=False) as db:
             self._crown(db, pipeline, model, "rolled back", reason or f"by {who}")
             self._audit(db, who, "rollback", pipeline, f"to {model.version}: {reason}")
+
+    def promote(self, pipeline: str, who: str, model: Model, reason: str) -> None:
+        """Make a model champion although it has not won; the next tick deploys it."""
+        with self.write(owned=False) as db:
+            self._crown(db, pipeline, model, FORCED, f"forced by {who}: {reason}")
+            self._audit(db, who, "promote", pipeline, f"{model.version}: {reason}")
 
     def retry(
         self, pipeline: str, who: str, records: Sequence[Record], wish: Wish = "", why: str = ""

@@ -105,7 +105,7 @@ class Leveller:
             return
         champion = self._ledger.champion(self.name)
         versions = [champion.model.version] if champion else []
-        if champion and (former := self._ledger.before(self.name, champion.model.version)):
+        if champion and (former := self._ledger.former(self.name)):
             versions.append(former.version)
         if self._pinned and self._pinned[0] == versions and not self._due(self._pinned[1]):
             return

@@ -21,7 +21,7 @@ def rollback(book: Ledger, pipeline: str, to: str | None, reason: str) -> str:
         raise GiveUp(f"{pipeline} has no champion now.", "`--to` names an earlier one, if any.")
     if current and to == version:
         raise GiveUp(f"Version {to} is the champion already.", "Nothing was changed.")
-    model = book.promoted(pipeline, to) if to else book.before(pipeline, version)
+    model = book.promoted(pipeline, to) if to else book.former(pipeline)
     if model is None:
         what = f"Version {to} of {pipeline} was never champion." if to else (
             f"Version {version} is the first champion of {pipeline}."
@@ -29,6 +29,34 @@ def rollback(book: Ledger, pipeline: str, to: str | None, reason: str) -> str:
         raise GiveUp(what, "`retraind history` lists the promoted versions.")
     book.rollback(pipeline, _who(), model, reason)
     return f"{pipeline}: version {model.version} is champion instead of {version}."
+
+
+def promote(book: Ledger, pipeline: str, version: str, reason: str) -> str:
+    """Make a model champion although it has not won."""
+    current = book.champion(pipeline)
+    former = current.model.version if current else "none"
+    if version == former:
+        raise GiveUp(f"Version {version} is the champion already.", "Nothing was changed.")
+    record = book.made(pipeline, version)
+    if record is None or record.model is None:
+        raise GiveUp(
+            f"No decision of {pipeline} made a version {version}.",
+            "`retraind history` lists the versions that there are.",
+        )
+    if (why := book.refusal(pipeline, version)) is not None:
+        raise GiveUp(
+            f"Version {version} was refused when it was deployed: {why.rstrip('.')}.",
+            f"`retraind rollback --to {version}` tries it again, once that is mended.",
+        )
+    found = book.doubts(record)
+    if found.undone_snapshots:
+        raise GiveUp(
+            f"Up to {found.undone_rows:,} rows that version {version} learnt from, in "
+            f"{found.undone_snapshots} snapshot(s), were rolled back.",
+            "Choose a version that has not learnt from them.",
+        )
+    book.promote(pipeline, _who(), record.model, reason)
+    return f"{pipeline}: version {version} is champion instead of {former}, forced."
 
 
 def pause(book: Ledger, pipeline: str, reason: str) -> str:

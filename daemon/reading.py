@@ -15,6 +15,14 @@ DELTA = TypeAdapter(Delta)
 RECORD = TypeAdapter(Record)
 BEGUN = "begun"
 """The outcome of a deployment that has none yet; there is at most one of a pipeline."""
+FORCED = "forced"
+"""How a model became champion that had not won."""
+SERVED = (
+    "SELECT version, run_id FROM champions AS c WHERE pipeline = ? AND version IS NOT NULL "
+    "AND NOT EXISTS (SELECT 1 FROM deployments WHERE pipeline = c.pipeline "
+    "                AND version = c.version AND outcome = 'refused')"
+)
+"""Champions that did not fail to serve."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,17 +178,48 @@ class Reading(Store):
         )
         return row is not None and row["version"] is None
 
+    def forced(self, pipeline: str | None = None) -> dict[tuple[str, str], str]:
+        """Say which versions a person made champion although they had not won, and why."""
+        rows = self.all(
+            "SELECT pipeline, version, reason FROM champions "
+            "WHERE how = ?1 AND pipeline = coalesce(?2, pipeline) ORDER BY id",
+            FORCED,
+            pipeline,
+        )
+        return {(row["pipeline"], row["version"]): row["reason"] for row in rows}
+
+    def former(self, pipeline: str) -> Model | None:
+        """Give the champion that a rollback brings back.
+
+        That is the one which the champion first replaced; from a forced one, the one just before.
+        """
+        champion = self.champion(pipeline)
+        if champion is None or champion.how != FORCED:
+            return self.before(pipeline, champion.model.version) if champion else None
+        row = self.one(
+            f"{SERVED} AND version != ? ORDER BY id DESC LIMIT 1",
+            pipeline,
+            champion.model.version,
+        )
+        return Model(row["version"], row["run_id"]) if row else None
+
+    def refusal(self, pipeline: str, version: str) -> str | None:
+        """Say why the endpoint refused a version, if its last deployment ended so."""
+        row = self.one(
+            "SELECT outcome, reason FROM deployments WHERE pipeline = ? AND version = ? "
+            "AND outcome != ? ORDER BY id DESC LIMIT 1",
+            pipeline, version, BEGUN,
+        )  # fmt: skip
+        return row["reason"] if row and row["outcome"] == "refused" else None
+
     def before(self, pipeline: str, version: str | None) -> Model | None:
         """Give the champion that this one replaced, leaving out those that failed to serve.
 
         Where no version is given, the last champion that did not fail.
         """
         row = self.one(
-            "SELECT version, run_id FROM champions AS c WHERE pipeline = ? AND version IS NOT NULL "
-            "AND NOT EXISTS (SELECT 1 FROM deployments WHERE pipeline = c.pipeline "
-            "                AND version = c.version AND outcome = 'refused') "
-            "AND NOT EXISTS (SELECT 1 FROM champions WHERE pipeline = c.pipeline "
-            "                AND version = ? AND id <= c.id) "
+            f"{SERVED} AND NOT EXISTS (SELECT 1 FROM champions WHERE pipeline = c.pipeline "  # noqa: S608 (a constant)
+            "                          AND version = ? AND id <= c.id) "
             "ORDER BY id DESC LIMIT 1",
             pipeline,
             version,

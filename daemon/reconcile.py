@@ -23,6 +23,7 @@ from daemon.ledger import Ledger
 from daemon.level import Leveller
 from daemon.moment import Waiting, not_now
 from daemon.reading import Standing, Work
+from daemon.reign import fails
 from daemon.store import NotOwner, now
 from daemon.telling import Telling
 from handlers import cut
@@ -242,6 +243,11 @@ class Reconciler:
         if record.model:  # before it is settled: after a crash in between it is done again
             self._registry.point("challenger", record.model.version)
         self._ledger.settle(record)
+        if (live := record.live) and live.alarmed:
+            log.warning(
+                "champion_fails", delta=record.sequence, version=live.version,
+                reason=fails(record), evidence=live.alarm,
+            )  # fmt: skip
         return record
 
     def _end(self, work: Work, fault: Exception) -> Record | None:

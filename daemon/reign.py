@@ -11,6 +11,10 @@ from handlers.facts import Decision, Live, Look, Model, Record
 
 MOST = 300
 """Decisions that are looked back at."""
+MILLION = 1e6
+"""Evidence beyond it is not told in figures: nobody doubts any more."""
+LOSS = {"log_loss": "log loss", "squared_error": "squared error"}
+"""Proper scores, in words."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +58,27 @@ def look_back(ledger: Ledger, name: str, pipeline: Pipeline) -> Reign:
     made = ledger.made(name, version)
     promise = made.verdict.loss if made and made.verdict else None
     return Reign(tuple(mine), promise)
+
+
+def fails(record: Record) -> str | None:
+    """Say that what served does worse than it promised, if it is alarmed; None if it is not."""
+    live = record.live
+    if live is None or not live.alarmed:
+        return None
+    now = live.failing or live.loss
+    promised = "" if live.promised is None else f" against {live.promised:.4f}"
+    sure = f"{live.alarm:,.0f}" if live.alarm < MILLION else "above a million"
+    return (
+        f"Champion {live.version} does worse on live rows than it promised: "
+        f"{LOSS[measured(record)]} {now.gain:.4f} on the last {now.rows:,} rows{promised} "
+        f"(evidence {sure})"
+    )
+
+
+def measured(record: Record) -> str:
+    """Name the proper score of the task."""
+    regression = record.learnt is not None and record.learnt.task == "regression"
+    return "squared_error" if regression else "log_loss"
 
 
 def signals(ledger: Ledger, name: str, pipeline: Pipeline) -> tuple[Look, ...]:

@@ -8,6 +8,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from daemon.views import outcome
+
 STYLES = {
     "promoted": "green", "kept": "cyan", "parked": "red", "split": "yellow",
     "trained": "green", "coalesced": "green", "quarantined": "red", "lost": "red",
@@ -57,6 +59,7 @@ def _lines(item: dict[str, Any]) -> list[tuple[str, str]]:
     if work and work["trouble"]:
         lines.append(("trouble", f"{work['trouble']} (attempt {work['attempts']})"))
     if champion:
+        lines += _lived(champion["live"])
         lines += [("doubt", doubt) for doubt in champion["doubts"]]
     if item["pins"]:
         lines.append(("pins", item["pins"]))
@@ -64,6 +67,19 @@ def _lines(item: dict[str, Any]) -> list[tuple[str, str]]:
         ("parked", f"delta {p['delta']}, {p['rows']:,} rows: {p['reason']}") for p in item["parked"]
     ]
     return lines
+
+
+def _lived(live: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """Tell how the champion did on the last delta, and whether it fails."""
+    if live is None or live["loss"]["mean"] is None:
+        return []
+    told = f"{live['measure']} {live['loss']['mean']:.4f}"
+    if live["loss"]["error"] is not None:
+        told += f" (standard error {live['loss']['error']:.4f})"
+    told += f" on the {live['rows']:,} rows of delta {live['delta']}"
+    if live["promised"] is not None:
+        told += f"; it promised {live['promised']:.4f}"
+    return [("live", told), *([("fails", live["told"])] if live["told"] else [])]
 
 
 def history_text(decisions: list[dict[str, Any]]) -> RenderableType:
@@ -76,8 +92,8 @@ def history_text(decisions: list[dict[str, Any]]) -> RenderableType:
     for item in decisions:
         table.add_row(
             _when(item["closed_at"]), item["pipeline"], str(item["delta"]), f"{item['rows']:,}",
-            Text(item["state"], style=STYLES.get(item["state"], "")), item["version"] or "",
-            _plain(item["reason"]),
+            Text(outcome(item), style=STYLES.get(item["state"], "")), item["version"] or "",
+            _plain("; ".join(filter(None, [item["reason"], item["forced"]]))),
         )  # fmt: skip
     return table
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
 from config.settings import Settings
 from daemon.ledger import Ledger
 from daemon.owner import living
-from handlers.facts import Record, Scores, State
+from daemon.reign import LOSS, fails, look_back, measured
+from handlers.facts import Decision, Look, Record, Scores, State, Verdict
 
 View = dict[str, Any]
+Forced = Mapping[tuple[str, str], str]
+"""Pipeline and version -> who made it champion although it had not won, and why."""
+Z = 1.96
+"""Standard errors on either side of a mean that hold the true one in 95 cases of 100."""
 
 
 def status(settings: Settings, ledger: Ledger) -> View:
@@ -38,6 +43,8 @@ def pipeline(settings: Settings, ledger: Ledger, name: str) -> View:
     work = ledger.pending(name)
     last = ledger.history(name, 1)
     parked = ledger.parked(name)
+    decided = look_back(ledger, name, wanted).records
+    lived = [record for record in decided if record.live]
     return {
         "name": name,
         "table": wanted.table,
@@ -56,6 +63,7 @@ def pipeline(settings: Settings, ledger: Ledger, name: str) -> View:
             "how": champion.how,
             "reason": champion.reason,
             "doubts": doubts(ledger, name, champion.model.version),
+            "live": _live(lived[-1]) if lived else None,
         }
         if champion
         else None,
@@ -79,7 +87,7 @@ def pipeline(settings: Settings, ledger: Ledger, name: str) -> View:
             }
             for record in parked
         ],
-        "last": decision(last[0]) if last else None,
+        "last": decision(last[0], ledger.forced(name)) if last else None,
     }
 
 
@@ -101,14 +109,16 @@ def doubts(ledger: Ledger, name: str, version: str) -> list[str]:
     return told
 
 
-def decision(record: Record) -> View:
+def decision(record: Record, forced: Forced | None = None) -> View:
     """Tell one decision."""
     verdict = record.verdict
+    made = (record.pipeline, record.model.version) if record.model else None
     return {
         "pipeline": record.pipeline,
         "delta": record.sequence,
         "state": record.state.value,
         "reason": record.reason,
+        "forced": forced.get(made) if forced and made else None,
         "closed_at": record.closed_at.isoformat(),
         "seconds": round((record.closed_at - record.opened_at).total_seconds(), 2),
         "snapshot_from": record.delta.start_id,
@@ -124,48 +134,103 @@ def decision(record: Record) -> View:
         "breaches": [asdict(breach) for breach in record.breaches],
         "version": record.model.version if record.model else None,
         "run_id": record.model.run_id if record.model else None,
-        "against": verdict.against if verdict else None,
-        "metric": verdict.metric if verdict else None,
-        "challenger": _scores(verdict.challenger) if verdict else None,
-        "champion": _scores(verdict.champion) if verdict and verdict.champion else None,
-        "gain": finite(verdict.gain) if verdict else None,
-        "held_out_rows": verdict.rows if verdict else None,
+        **_verdict(verdict),
+        "live": _live(record),
         "retry_of": record.retry_of,
         "drift": [asdict(moved) for moved in record.drift],
     }  # fmt: skip
 
 
+def _verdict(verdict: Verdict | None) -> View:
+    """Tell a comparison; the interval and the evidence are of all looks since it reigns."""
+    low, high = (verdict.interval if verdict else None) or (None, None)
+    return {
+        "decision": verdict.decision.value if verdict else None,
+        "against": verdict.against if verdict else None,
+        "metric": verdict.metric if verdict else None,
+        "challenger": _scores(verdict.challenger) if verdict else None,
+        "champion": _scores(verdict.champion) if verdict and verdict.champion else None,
+        "gain": finite(verdict.gain) if verdict else None,
+        "gain_low": finite(low),
+        "gain_high": finite(high),
+        "evidence": finite(verdict.evidence) if verdict else None,
+        "evidence_rows": verdict.gathered if verdict else None,
+        "detectable": finite(verdict.detectable) if verdict else None,
+        "held_out_rows": verdict.rows if verdict else None,
+    }
+
+
+def _live(record: Record) -> View | None:
+    """Tell how what served did on a delta before anything learnt from it."""
+    live = record.live
+    if live is None:
+        return None
+    return {
+        "delta": record.sequence,
+        "version": live.version,
+        "rows": live.rows,
+        "scores": _scores(live.scores),
+        "measure": LOSS[measured(record)],
+        "loss": _look(live.loss),
+        "promised": finite(live.promised),
+        "alarm": finite(live.alarm),
+        "alarmed": live.alarmed,
+        "told": fails(record),
+        "contender": live.contender,
+        "contender_gain": _look(live.gain) if live.gain else None,
+    }
+
+
+def _look(look: Look) -> View:
+    return {"rows": look.rows, "mean": finite(look.gain), "error": finite(look.error)}
+
+
+def outcome(item: View) -> str:
+    """Say for people what became of a delta: the state, and what it leaves open."""
+    waits = ", waits" if item["decision"] == Decision.WAIT.value else ""
+    return f"{item['state']}{', then forced' if item['forced'] else waits}"
+
+
 def trend(records: Sequence[Record]) -> View:
     """Tell how what was served did over the decided deltas, newest last, and what moved in them.
 
-    The champion of each is measured on rows that it never saw, before it may be replaced. `records`
-    come newest first.
+    The champion of each is measured by the task's proper score on rows that it never saw, before it
+    may be replaced: on all of them, or, by records that knew no more, on the held-out ones.
+    `records` come newest first.
     """
     judged = [record for record in reversed(records) if record.verdict]
     newest = judged[-1] if judged else None
-    metric = newest.verdict.metric if newest and newest.verdict else None
+    metric = measured(newest) if newest else None
     return {
         "metric": metric,
-        "points": [_served(record, metric) for record in judged],
+        "points": [_served(record) for record in judged],
         "delta": newest.sequence if newest else None,
         "against": newest.verdict.against if newest and newest.verdict else None,
         "drift": [asdict(moved) for moved in newest.drift] if newest else [],
     }
 
 
-def _served(record: Record, metric: str | None) -> View:
-    verdict = record.verdict
-    scores = verdict.champion if verdict and verdict.metric == metric else None
+def _served(record: Record) -> View:
+    verdict, live = record.verdict, record.live
     promoted = record.model if record.state is State.PROMOTED else None
+    value = live.loss.gain if live else _held_out_loss(record)
+    spread = Z * live.loss.error if live and live.loss.error is not None else None
     return {
         "delta": record.sequence,
         "served": verdict.against if verdict else None,
-        "value": finite(scores[metric]) if scores and metric else None,
-        "low": None,
-        "high": None,
-        "alarm": False,
+        "value": finite(value),
+        "low": finite(value - spread) if value is not None and spread is not None else None,
+        "high": finite(value + spread) if value is not None and spread is not None else None,
+        "alarm": live.alarmed if live else False,
         "promoted": promoted.version if promoted else None,
     }
+
+
+def _held_out_loss(record: Record) -> float | None:
+    scores = (record.verdict.champion if record.verdict else None) or {}
+    if measured(record) == "squared_error":
+        return scores["rmse"] ** 2 if "rmse" in scores else None
+    return scores.get("log_loss")
 
 
 def _scores(scores: Scores) -> dict[str, float | None]:
@@ -177,6 +242,6 @@ def finite(number: float | None) -> float | None:
     return number if number is not None and math.isfinite(number) else None
 
 
-def history(records: Iterable[Record]) -> list[View]:
-    """Tell decisions, in the order given."""
-    return [decision(record) for record in records]
+def history(records: Iterable[Record], forced: Forced | None = None) -> list[View]:
+    """Tell decisions, in the order given, and which of their models were `forced` later."""
+    return [decision(record, forced) for record in records]

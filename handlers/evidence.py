@@ -96,8 +96,8 @@ def name(record: Record) -> str:
 
 
 def metrics(record: Record) -> list[Metric]:
-    """Give both models' scores, the trivial predictor's, and the gain."""
-    verdict = record.verdict
+    """Give the models' scores, the gain and its evidence, and how what served did before."""
+    verdict, live = record.verdict, record.live
     if verdict is None:
         return []
     at = int(record.closed_at.timestamp() * 1000)
@@ -106,8 +106,15 @@ def metrics(record: Record) -> list[Metric]:
         "trivial": verdict.trivial,
     }  # fmt: skip
     named = {f"{side}_{name}": value for side, s in sides.items() for name, value in s.items()}
-    if verdict.gain is not None:
-        named["gain"] = verdict.gain
+    low, high = verdict.interval or (None, None)
+    told = {
+        "gain": verdict.gain, "gain_low": low, "gain_high": high, "evidence": verdict.evidence,
+        "evidence_rows": verdict.gathered or None, "detectable": verdict.detectable,
+    }  # fmt: skip
+    if live:
+        named |= {f"live_{name}": value for name, value in live.scores.items()}
+        told |= {"live_loss": live.loss.gain, "alarm": live.alarm}
+    named |= {name: value for name, value in told.items() if value is not None}
     return [Metric(name, value, at, 0) for name, value in named.items()]
 
 

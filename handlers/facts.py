@@ -243,6 +243,8 @@ class Verdict:
     """Against the champion, of all looks since it reigns; see `handlers.sequential`."""
     interval: tuple[float, float] | None = None
     """Where the mean gain of all these looks lies, however often one looked."""
+    gathered: int = 0
+    """Rows of all these looks."""
     detectable: float | None = None
     """The gain that so many held-out rows show in four cases of five, at this level."""
     loss: Look | None = None
@@ -265,6 +267,10 @@ class Live:
     """Version of the last challenger, where it was scored beside the champion."""
     gain: Look | None = None
     """What the contender gains over the champion on the delta's training rows."""
+    promised: float | None = None
+    """Its mean loss on the held-out rows that it won on."""
+    failing: Look | None = None
+    """Where it is alarmed: its mean loss since that rose above the promise."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,7 @@ def judge(
         signal=case.signal,
         evidence=sequential.evidence(case.gathered, pipeline.promote.min_gain),
         interval=sequential.interval(case.gathered, case.level) if case.level < 1 else None,
+        gathered=sum(look.rows for look in case.gathered),
         detectable=detectable(case.look, case.level) if case.look and case.level < 1 else None,
         loss=mean_loss(said, held_out) if said else None,
     )

@@ -8,7 +8,7 @@ tolerance, and however often one looks (Podkopaev and Ramdas, ICLR 2022).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -47,7 +47,8 @@ def look_before(
     except BadInput:
         return None
     loss = mean_loss(said, part)
-    alarm = _alarm(promise, [*(live.loss for live in before), loss])
+    losses = [*(live.loss for live in before), loss]
+    alarm = _alarm(promise, losses)
     gain = _gain(pipeline.metric, champion, contender, rows.train) if unseen else None
     return Live(
         version=champion.version,
@@ -58,15 +59,26 @@ def look_before(
         alarmed=alarm >= 1 / LEVEL,
         contender=contender.version if contender and gain else None,
         gain=gain,
+        promised=promise.gain if promise else None,
+        failing=_failing(promise, losses) if promise and alarm >= 1 / LEVEL else None,
     )
 
 
-def _alarm(promise: Look | None, losses: Iterable[Look]) -> float:
+def _alarm(promise: Look | None, losses: Sequence[Look]) -> float:
     """Give the evidence that the mean loss is above what was promised."""
-    if promise is None:
-        return 1.0
-    worst = promise.gain * (1 + TOLERANCE) + DOUBT * (promise.error or 0.0)
-    return sequential.evidence(list(losses), worst)
+    return sequential.evidence(losses, _worst(promise)) if promise else 1.0
+
+
+def _worst(promise: Look) -> float:
+    return promise.gain * (1 + TOLERANCE) + DOUBT * (promise.error or 0.0)
+
+
+def _failing(promise: Look, losses: Sequence[Look]) -> Look:
+    """Give the mean loss since it rose: over the last looks that exceed the promise the most."""
+    worst = _worst(promise)
+    since = [losses[first:] for first in range(len(losses))]
+    most = max(since, key=lambda last: sum(look.rows * (look.gain - worst) for look in last))
+    return Look(sum(look.rows for look in most), sequential.mean(most), None)
 
 
 def _gain(metric: str, champion: Champion, contender: Champion | None, rows: Part) -> Look | None:

@@ -12,7 +12,19 @@ from daemon import owner
 from daemon.ledger import Ledger
 from daemon.reading import Work
 from handlers.account import account
-from handlers.facts import Decision, Delta, Fate, Learnt, Model, Record, Snapshot, State, Verdict
+from handlers.facts import (
+    Decision,
+    Delta,
+    Fate,
+    Learnt,
+    Live,
+    Look,
+    Model,
+    Record,
+    Snapshot,
+    State,
+    Verdict,
+)
 
 PIPELINE = "cards"
 TABLE, UUID = "lake.bank.cards", "7f0c0b1e-0000-4000-8000-000000000001"
@@ -74,6 +86,17 @@ def verdict(
         gain=rival - challenger,
         against=against,
     )
+
+
+def lived(
+    version: str | int, loss: float = 0.3, *, alarm: float = 1.0, error: float | None = 0.01
+) -> Live:
+    """Make how a version did on a delta; alarmed from 20 on."""
+    alarmed = alarm >= 20
+    return Live(
+        str(version), 100, {"log_loss": loss, "auc": 0.8}, Look(100, loss, error), alarm, alarmed,
+        promised=0.3, failing=Look(300, loss, None) if alarmed else None,
+    )  # fmt: skip
 
 
 def learnt() -> Learnt:

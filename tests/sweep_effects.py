@@ -59,6 +59,7 @@ NOT_KILLED_AT = {
     "ledger: resume": "as `pause`",
     "ledger: retry": "as `pause`",
     "ledger: rollback": "as `pause`",
+    "ledger: promote": "as `pause`",
 }
 """Effects that no sweep meets, and why that is well."""
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import structlog
 import typer
-from builders import PIPELINE, dump, ledger, park, promote
+from builders import PIPELINE, close, delta, dump, ledger, park, promote
 from typer.testing import CliRunner
 
 from config import __version__
@@ -24,13 +24,14 @@ from config.settings import Settings
 from daemon import composition
 from daemon.__main__ import cli, main
 from daemon.ledger import Ledger
+from handlers.facts import State
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOD = "pipelines:\n  cards: {table: lake.bank.cards, label: fraud}\n"
 COMMANDS = sorted(typer.main.get_command(cli).commands)  # type: ignore[attr-defined]
 NEEDED: dict[str, list[object]] = {
     "append": ["--rows", 1], "drop": ["--delta", 1],
-    "explain": ["cards-1"], "reproduce": ["cards-1"],
+    "explain": ["cards-1"], "reproduce": ["cards-1"], "promote": [2, "--reason", "x"],
 }  # fmt: skip
 """Options that a command does not do without."""
 PICKY = ["rollback", "pause", "resume", "retry", "drop", "account", "append"]
@@ -454,10 +455,38 @@ def test_a_rollback_is_seen(call: Call, book: Ledger) -> None:
     assert champion["reason"] == "answers oddly"
 
 
+def test_a_forced_promotion_is_seen(call: Call, book: Ledger) -> None:
+    """What lost is champion, with who and why; the history tells it, and a rollback undoes it."""
+    promote(book, 1)
+    close(book, book.open(PIPELINE, delta(2)), State.KEPT, 2)
+    assert call("promote", 2, "--reason", "the law asks", "--pipeline", PIPELINE) == (
+        0,
+        "cards: version 2 is champion instead of 1, forced.\n",
+    )
+    champion = standing(call)["champion"]
+    assert (champion["version"], champion["how"]) == ("2", "forced")
+    assert champion["reason"] == "forced by ann: the law asks"
+    assert "kept, then forced" in call("history")[1]
+    assert call("rollback")[0] == 0
+    assert standing(call)["champion"]["version"] == "1"
+
+
+@pytest.mark.parametrize("why", [[], ["--reason", " "]])
+def test_a_forced_promotion_needs_a_reason(call: Call, book: Ledger, why: list[object]) -> None:
+    """Without one it is wrong usage, and nothing was changed."""
+    close(book, book.open(PIPELINE, delta(1)), State.KEPT, 1)
+    before = dump(book)
+    status, text = call("promote", 1, *why)
+    assert (status, "--reason" in text, dump(book) == before) == (2, True, True)
+
+
 @pytest.mark.parametrize(
     "words",
-    [["rollback"], ["rollback", "--to", 3], ["retry", "--delta", 1], ["drop", "--delta", 1]],
-)
+    [
+        ["rollback"], ["rollback", "--to", 3], ["retry", "--delta", 1], ["drop", "--delta", 1],
+        ["promote", 3, "--reason", "x"],
+    ],
+)  # fmt: skip
 def test_what_cannot_be_done_is_told(call: Call, book: Ledger, words: list[object]) -> None:
     """The status is 1, the message a sentence, and nothing was changed."""
     before = dump(book)

@@ -316,6 +316,19 @@ class LedgerMachine(RuleBasedStateMachine):
         self.crowned.append(version)
         self.audits.append("rollback")
 
+    @precondition(lambda self: any(r.state is State.KEPT for r in self.records))
+    @rule(data=st.data())
+    def forces(self, data: st.DataObject) -> None:
+        """What lost may be champion; a rollback brings back what it replaced, if that serves."""
+        kept = [r.model.version for r in self.records if r.state is State.KEPT and r.model]
+        version = data.draw(st.sampled_from(kept))
+        self.book.promote(PIPELINE, "ann", model(version), "a reason")
+        former = self._good([v for v in self.crowned if v != version])
+        self.crowned.append(version)
+        self.audits.append("promote")
+        assert self.book.former(PIPELINE) == (model(former) if former else None)
+        assert self.book.forced()[PIPELINE, version] == "forced by ann: a reason"
+
     # What holds at any time.
 
     @invariant()
@@ -529,7 +542,7 @@ def test_a_killed_process_leaves_all_or_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("state", JUDGED)
-@pytest.mark.parametrize("how", ["rollback", "refuse", "none before"])
+@pytest.mark.parametrize("how", ["rollback", "promote", "refuse", "none before"])
 def test_a_comparison_with_a_former_champion_is_made_again(
     book: Ledger, state: State, how: str
 ) -> None:
@@ -541,6 +554,8 @@ def test_a_comparison_with_a_former_champion_is_made_again(
     against = champion(book)
     if how == "rollback":
         book.rollback(PIPELINE, "ann", model(1), "")
+    elif how == "promote":
+        book.promote(PIPELINE, "ann", model(1), "")
     elif how == "refuse":
         book.refuse(PIPELINE, model(2), "does not answer")
     else:
@@ -1088,12 +1103,13 @@ def writes(book: Ledger) -> dict[str, Callable[[], object]]:
         "halt": lambda: book.halt(PIPELINE, "x", 9),
         "pinned": lambda: book.pinned(PIPELINE, "x"),
         "rollback": lambda: book.rollback(PIPELINE, "ann", model(2), "x"),
+        "promote": lambda: book.promote(PIPELINE, "ann", model(2), "x"),
         "retry": lambda: book.retry(PIPELINE, "ann", [parked]),
     }
 
 
 READS = {
-    "by_run", "withdrawn", "dealt", "fates", "doubts", "trained_at",
+    "by_run", "forced", "former", "refusal", "withdrawn", "dealt", "fates", "doubts", "trained_at",
     "standing", "pending", "works", "history", "champion", "before", "proven", "promoted",
     "deployments", "parked", "audit", "made", "owner", "one", "all", "now", "close", "write",
 }  # fmt: skip

@@ -56,7 +56,7 @@ THEMES = {
     "schema": ("alter", "merge", "recreate", "append_poison", "retry"),
     "damage": ("damage", "repair", "append_poison", "expire", "retry", "roll_back", "roll_to"),
     "operators": ("pause", "resume", "retry", "release", "drop", "append_poison", "merge"),
-    "models": ("endpoint_dies", "spoil", "roll model back", "roll model back to 1"),
+    "models": ("endpoint_dies", "spoil", "force 2", "roll model back", "roll model back to 1"),
     "ledger": ("lose_ledger", "append_poison", "retry", "roll model back", "roll_back", "merge"),
 }
 """What a story is about: happenings that may have to do with each other."""
@@ -65,6 +65,7 @@ COMMANDS: Mapping[str, Callable[[Ledger], object]] = {
     "resume": lambda book: operate.resume(book, NAME),
     "roll model back": lambda book: operate.rollback(book, NAME, None, "a reason"),
     "roll model back to 1": lambda book: operate.rollback(book, NAME, "1", "a reason"),
+    "force 2": lambda book: operate.promote(book, NAME, "2", "a reason"),
     "retry": lambda book: operate.retry(book, NAME, None),
     "release": lambda book: operate.retry(book, NAME, None, release=True),
     "drop": lambda book: [

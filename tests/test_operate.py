@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 from collections.abc import Iterator
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -133,6 +134,69 @@ def test_a_rollback_spoils_the_comparison_under_way(three: Ledger) -> None:
     operate.rollback(three, PIPELINE, "1", "")
     close(three, work, State.PROMOTED, 4)  # compared anew, with version 1
     assert three.before(PIPELINE, "4") == model(1)
+
+
+def test_what_lost_may_be_forced_with_who_and_why(three: Ledger) -> None:
+    """It is champion, judged against as any, and a rollback brings back the one before it."""
+    close(three, three.open(PIPELINE, delta(4)), State.KEPT, 4)
+    said = operate.promote(three, PIPELINE, "4", "the law asks")
+    assert said == "cards: version 4 is champion instead of 3, forced."
+    found = three.champion(PIPELINE)
+    assert found is not None
+    assert (found.model, found.how) == (model(4), "forced")
+    assert found.reason == "forced by ann: the law asks"
+    assert audited(three) == [("ann", "promote", PIPELINE, "4: the law asks")]
+    close(three, three.open(PIPELINE, delta(5)), State.KEPT, 5)  # compared with version 4
+    operate.rollback(three, PIPELINE, None, "")
+    assert champion(three) == "3"
+
+
+def test_a_rollback_undoes_a_forced_return(three: Ledger) -> None:
+    """A former champion that is forced gives way to the one just before, that still serves."""
+    operate.promote(three, PIPELINE, "1", "the law asks")
+    assert three.former(PIPELINE) == model(3)
+    operate.rollback(three, PIPELINE, None, "")
+    assert champion(three) == "3"
+    operate.rollback(three, PIPELINE, None, "")
+    assert champion(three) == "2"
+
+
+def test_a_forced_model_that_does_not_serve_gives_way(three: Ledger) -> None:
+    """The fall back is as for any champion, and the version cannot be forced once more."""
+    close(three, three.open(PIPELINE, delta(4)), State.KEPT, 4)
+    operate.promote(three, PIPELINE, "4", "the law asks")
+    assert three.refuse(PIPELINE, model(4), "it answers differently.") == model(3)
+    assert unforced(three, "4") == (
+        "Version 4 was refused when it was deployed: it answers differently."
+    )
+    operate.rollback(three, PIPELINE, "4", "mended")
+    three.deployed(PIPELINE, "4", "answers")
+    operate.rollback(three, PIPELINE, "3", "")
+    operate.promote(three, PIPELINE, "4", "it serves by now")
+    assert champion(three) == "4"
+
+
+def test_what_must_not_be_forced_is_refused(three: Ledger) -> None:
+    """The champion itself, what no decision made, and what learnt from rows that were undone."""
+    close(three, three.open("other", delta(1)), State.KEPT, 7)
+    assert unforced(three, "3") == "Version 3 is the champion already."
+    assert unforced(three, "7") == "No decision of cards made a version 7."
+    close(three, three.open(PIPELINE, delta(4)), State.KEPT, 4)
+    back = replace(delta(5), start_id=3, end_id=3, snapshots=(), note="rolled back", gone=(4,))
+    close(three, three.open(PIPELINE, back), State.SKIPPED)
+    assert unforced(three, "4") == (
+        "Up to 100 rows that version 4 learnt from, in 1 snapshot(s), were rolled back."
+    )
+
+
+def unforced(book: Ledger, version: str) -> str:
+    """Try a forced promotion that must be refused and change nothing; gives the sentence."""
+    before = dump(book)
+    with pytest.raises(GiveUp) as caught:
+        operate.promote(book, PIPELINE, version, "a reason")
+    assert dump(book) == before
+    assert caught.value.remedy
+    return caught.value.what
 
 
 def test_pause_and_resume(book: Ledger) -> None:

@@ -119,7 +119,8 @@ def test_what_does_not_fit_is_told() -> None:
     assert "classes are ['no', 'yes'], now ['0', '1']" in unfit(renamed, two)
     changed = Scorer(two.task, (two.features[0], *two.features[:0:-1]), two.classes, two.booster)
     assert unfit(changed, two) == ""
-    dart = made(table_of("binary"), "binary", Train(rounds=2, parameters={"booster": "dart"}))
+    wanted = Train(rounds=2, strategy="fresh", parameters={"booster": "dart"})
+    dart = made(table_of("binary"), "binary", wanted)
     assert unfit(dart, two) == "its booster is not a sum of plain trees"
 
 

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pytest
 from conftest import Lab, told
 
+from daemon import operate
 from daemon.ledger import Ledger
 from daemon.reconcile import Reconciler
 from daemon.retry import FIRST_DELAY, UNREADABLE_ATTEMPTS
@@ -300,6 +301,30 @@ def test_a_rollback_is_carried_out_by_the_next_tick(lab: Lab) -> None:
     record = book.history(lab.pipeline, 1)[0]
     assert record.verdict is not None
     assert record.verdict.against == "1"
+
+
+@real
+def test_a_forced_champion_is_deployed_and_judged_against(lab: Lab) -> None:
+    """What lost serves at the next tick, under the alias; a rollback takes it back."""
+    book = lab.ledger()
+    reconciler = lab.reconciler(book)
+    for batch in (0, 1):
+        lab.append(batch, 3000)
+        reconciler.tick()
+    assert serving(lab) == "1"
+    operate.promote(book, lab.pipeline, "2", "the law asks")
+    reconciler.tick()
+    assert (serving(lab), lab.doors().registry.pointed("champion")) == ("2", "2")
+    lab.append(2, 3000)
+    reconciler.tick()
+    record = book.history(lab.pipeline, 1)[0]
+    assert record.verdict is not None
+    assert record.live is not None
+    assert (record.verdict.against, record.live.version) == ("2", "2")
+    operate.promote(book, lab.pipeline, "1", "no, this")
+    operate.rollback(book, lab.pipeline, None, "")
+    reconciler.tick()
+    assert serving(lab) == lab.doors().registry.pointed("champion") != "1"
 
 
 @real

@@ -19,7 +19,19 @@ from handlers import registry as module
 from handlers.account import account
 from handlers.cards import Recipe, cards
 from handlers.evidence import PROOF, read_proof, write_proof
-from handlers.facts import Decision, Delta, Fate, Learnt, Record, Snapshot, State, TryLater, Verdict
+from handlers.facts import (
+    Decision,
+    Delta,
+    Fate,
+    Learnt,
+    Live,
+    Look,
+    Record,
+    Snapshot,
+    State,
+    TryLater,
+    Verdict,
+)
 from handlers.registry import SCORER, Registry
 from handlers.rows import Split, choose, split
 from handlers.scorer import Scorer
@@ -59,12 +71,14 @@ def decided(name: str, sequence: int = 1, state: State = State.PROMOTED) -> Reco
     delta = Delta("lake.a.b", "main", "uuid-1", 11, 12 + sequence, (snapshot,))
     verdict = Verdict(
         Decision.PROMOTE, "promoted: because", "log_loss", 120, {"log_loss": 0.2, "auc": 0.9},
-        {"log_loss": 0.3}, {"log_loss": 0.4}, 0.1, "7",
+        {"log_loss": 0.3}, {"log_loss": 0.4}, 0.1, "7", evidence=7.0, interval=(0.05, 0.15),
+        gathered=240, detectable=0.02,
     )  # fmt: skip
+    live = Live("7", 600, {"log_loss": 0.31}, Look(600, 0.31, 0.01), 2.0, alarmed=False)
     learnt = Learnt("fresh", {"eta": 0.1, "max_depth": 4}, ("age",), 480, 120, 0, 0.2, "salt")
     return Record(
         name, sequence, delta, state, "promoted: because", WHEN, WHEN,
-        account(delta, Fate.TRAINED, "why"), learnt=learnt, verdict=verdict,
+        account(delta, Fate.TRAINED, "why"), learnt=learnt, verdict=verdict, live=live,
     )  # fmt: skip
 
 
@@ -93,6 +107,10 @@ def test_the_run_tells_the_decision(
     assert run.data.metrics["challenger_log_loss"] == 0.2
     assert run.data.metrics["champion_log_loss"] == 0.3
     assert run.data.metrics["gain"] == 0.1
+    assert run.data.metrics["evidence"] == 7.0
+    assert (run.data.metrics["gain_low"], run.data.metrics["gain_high"]) == (0.05, 0.15)
+    assert (run.data.metrics["live_log_loss"], run.data.metrics["live_loss"]) == (0.31, 0.31)
+    assert run.data.metrics["alarm"] == 2.0
     assert run.data.params["max_depth"] == "4"
     tags = run.data.tags
     assert tags["iceberg_snapshot_id"] == "13"

@@ -301,7 +301,7 @@ def test_a_policy_replaces_what_it_names_and_nothing_else(tmp_path: Path) -> Non
     path = tmp_path / "policy.yaml"
     path.write_text("train: {strategy: full}\nvalidate: {min_per_class: 3}", encoding="utf-8")
     assert changes(LIVE, load_policy(path, LIVE)) == {
-        "train.strategy": ("fresh", "full"),
+        "train.strategy": ("ensemble", "full"),
         "validate.min_per_class": (0, 3),
     }
     assert load_policy(None, LIVE) == LIVE

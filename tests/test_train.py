@@ -324,7 +324,7 @@ def test_good_parameters_pass_the_check(task: Task) -> None:
 def test_bad_parameters_are_refused_by_name(name: str, value: Any, task: Task) -> None:
     """Unknown names and impossible values are told by name before a delta depends on them."""
     with pytest.raises(ConfigError) as caught:
-        check_parameters(task, Train(parameters={name: value}))
+        check_parameters(task, Train(strategy="fresh", parameters={name: value}))
     assert name in str(caught.value)
     assert "train.parameters" in str(caught.value)
 

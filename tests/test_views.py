@@ -21,7 +21,9 @@ from builders import (
     delta,
     delta_of,
     dump,
+    learnt,
     ledger,
+    lived,
     model,
     moment,
     park,
@@ -46,8 +48,11 @@ from handlers.facts import (
     BrokenContract,
     Changes,
     Cursor,
+    Decision,
     Delta,
     Drifted,
+    Live,
+    Look,
     Record,
     Snapshot,
     State,
@@ -60,12 +65,18 @@ STANDING = {
     "name", "table", "branch", "cursor", "head", "doing", "next_at", "paused", "halted", "pins",
     "champion", "deployed", "endpoint", "open", "parked", "last",
 }  # fmt: skip
-CHAMPION = {"version", "run_id", "since", "how", "reason", "doubts"}
+CHAMPION = {"version", "run_id", "since", "how", "reason", "doubts", "live"}
 PARKED = {"delta", "rows", "reason", "breaches"}
 DECISION = {
     "pipeline", "delta", "state", "reason", "closed_at", "seconds", "snapshot_from",
     "snapshot_to", "snapshots", "rows", "read", "removed_rows", "breaches", "version", "run_id",
     "against", "metric", "challenger", "champion", "gain", "held_out_rows", "retry_of", "drift",
+    "decision", "gain_low", "gain_high", "evidence", "evidence_rows", "detectable", "live",
+    "forced",
+}  # fmt: skip
+LIVE = {
+    "delta", "version", "rows", "scores", "measure", "loss", "promised", "alarm", "alarmed",
+    "told", "contender", "contender_gain",
 }  # fmt: skip
 BREACH = {"rule", "column", "count", "of", "examples", "sentence"}
 NOON = datetime(2026, 1, 31, 12, tzinfo=timezone.utc)
@@ -306,6 +317,118 @@ def test_the_page_shows_chart_and_drift_and_no_markup_of_others(
     assert "<script" not in page
     (trend,) = client.get("/api/trend").json().values()
     assert trend["drift"][0]["name"] == text
+
+
+# -- what was served, live ------------------------------------------------------------------------
+
+
+def serve(book: Ledger, number: int, live: Live, decision: Decision = Decision.WAIT) -> Record:
+    """Close the delta of one snapshot, on which the champion did so."""
+    against = live.version
+    found = replace(
+        verdict(against, promote=decision is Decision.PROMOTE),
+        decision=decision, evidence=3.0, interval=(-0.1, 0.3), gathered=40, detectable=0.2,
+    )  # fmt: skip
+    state = State.PROMOTED if decision is Decision.PROMOTE else State.KEPT
+    closed = record(book.open(PIPELINE, delta(number)), state, number, against)
+    closed = replace(closed, verdict=found, live=live)
+    book.settle(closed)
+    return closed
+
+
+def test_a_decision_tells_its_evidence_and_how_what_served_did(book: Ledger) -> None:
+    """The interval and the evidence of all looks, and the champion's loss before it was learnt."""
+    promote(book, 1)
+    live = replace(lived(1, 0.31, alarm=1.5), contender="7", gain=Look(80, 0.02, None))
+    serve(book, 2, live)
+    (item, _) = strict(views.history(book.history()))
+    assert set(item) == DECISION
+    assert (item["state"], item["decision"], views.outcome(item)) == ("kept", "wait", "kept, waits")
+    told = ("evidence", "evidence_rows", "gain_low", "gain_high", "detectable")
+    assert [item[key] for key in told] == [3.0, 40, -0.1, 0.3, 0.2]
+    assert item["live"] == {
+        "delta": 2, "version": "1", "rows": 100, "scores": {"log_loss": 0.31, "auc": 0.8},
+        "measure": "log loss", "loss": {"rows": 100, "mean": 0.31, "error": 0.01},
+        "promised": 0.3, "alarm": 1.5, "alarmed": False, "told": None,
+        "contender": "7", "contender_gain": {"rows": 80, "mean": 0.02, "error": None},
+    }  # fmt: skip
+    assert set(item["live"]) == LIVE
+    assert "kept, waits" in drawn(history_text([item]))
+
+
+FAILS = (
+    "Champion 1 does worse on live rows than it promised: log loss 0.4100 on the last 300 rows "
+    "against 0.3000 (evidence "
+)
+
+
+def test_a_champion_that_fails_is_told_while_it_reigns(wanted: Settings, book: Ledger) -> None:
+    """In the status, on the page and beside the decision; its successor has a clean record."""
+    book.clock = moment
+    client = TestClient(dashboard.app(wanted, book, dict, list))
+    promote(book, 1)
+    assert standing(wanted, book)[0]["champion"]["live"] is None
+    serve(book, 2, lived(1))
+    found, text = standing(wanted, book)
+    assert set(found["champion"]["live"]) == LIVE
+    assert "live      log loss 0.3000 (standard error 0.0100) on the 100 rows of delta 2" in text
+    assert "fails" not in text
+    assert "does worse" not in client.get("/").text
+    serve(book, 3, lived(1, 0.41, alarm=57.2))
+    found, text = standing(wanted, book)
+    assert found["champion"]["live"]["told"] == f"{FAILS}57)"
+    assert f"fails     {FAILS}57)" in text
+    page = client.get("/").text
+    assert page.count(f"{FAILS}57)") == 2, "at the champion, and at the decision"
+    assert "log loss 0.4100 ± 0.0196 on the 100 rows of delta 3" in page
+    assert 'class="alarm"' in page
+    serve(book, 4, lived(1, 0.41, alarm=1e140), Decision.PROMOTE)
+    found, text = standing(wanted, book)
+    assert (found["champion"]["version"], found["champion"]["live"]) == ("4", None)
+    assert "fails" not in text
+    assert client.get("/").text.count(f"{FAILS}above a million)") == 1
+
+
+def test_a_trend_shows_live_losses_with_their_intervals(book: Ledger) -> None:
+    """The loss by the proper score; where only an older record tells, that on held-out rows."""
+    promote(book, 1)
+    serve(book, 2, lived(1, 0.4, alarm=21))
+    serve(book, 3, lived(1, 0.4, error=None))
+    regression = replace(learnt(), task="regression")
+    closed = record(book.open(PIPELINE, delta(4)), State.KEPT, 4, "1")
+    scored = replace(verdict("1"), champion={"rmse": 3.0}, metric="rmse")
+    book.settle(replace(closed, verdict=scored, learnt=regression))
+    view = strict(views.trend(book.history(PIPELINE)))
+    assert view["metric"] == "squared_error"
+    told = [(p["value"], p["low"], p["high"], p["alarm"]) for p in view["points"]]
+    assert told == [
+        (None, None, None, False), (0.4, pytest.approx(0.3804), pytest.approx(0.4196), True),
+        (0.4, None, None, False), (9.0, None, None, False),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_what_was_forced_is_told_with_who_and_why(
+    wanted: Settings, book: Ledger, text: str
+) -> None:
+    """At the champion, and at the decision that had kept it from being one."""
+    promote(book, 1)
+    close(book, book.open(PIPELINE, delta(2)), State.KEPT, 2)
+    close(book, book.open("other", delta(2)), State.KEPT, 2)
+    book.promote(PIPELINE, "ann", model(2), text)
+    found, shown = standing(wanted, book)
+    told = f"forced by ann: {text}"
+    assert (found["champion"]["how"], found["champion"]["reason"]) == ("forced", told)
+    assert found["last"]["forced"] == told
+    assert told in shown
+    view = strict(views.history(book.history(), book.forced()))
+    assert [item["forced"] for item in view] == [None, told, None]
+    lines = drawn(history_text(view)).splitlines()
+    assert [told in line for line in lines] == [False, False, True, False]
+    assert "kept, then forced" in lines[2]
+    client = TestClient(dashboard.app(wanted, book, dict, list))
+    assert client.get("/api/history").json()[1]["forced"] == told
+    assert client.get("/").text.count(escape(told, quote=False).replace("'", "&#39;")) == 2
 
 
 # -- the account ---------------------------------------------------------------------------------
