@@ -145,8 +145,8 @@ def test_what_cannot_be_explained_hinders_nothing() -> None:
     assert (found["against"], found["slices"]) == (None, [])
     numbers = Columns((("signal", "number"), ("noise", "number")), "label", ("key",))
     linear = train.train(
-        part(1), numbers, "binary", Train(rounds=2, strategy="fresh", parameters={"booster": "gblinear"}),
-        lambda *_: None,
+        part(1), numbers, "binary",
+        Train(rounds=2, strategy="fresh", parameters={"booster": "gblinear"}), lambda *_: None,
     )  # fmt: skip
     assert [item["gain"] for item in explained(linear, part(2))["features"]] == [0.0, 0.0]
 
