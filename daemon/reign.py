@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 
 from config.settings import Pipeline
 from daemon.ledger import Ledger
@@ -11,6 +11,8 @@ from handlers.facts import Decision, Live, Look, Model, Record
 
 MOST = 300
 """Decisions that are looked back at."""
+BY_HAND = ("rolled back", "forced", "fell back")
+"""How a model became champion although it did not win the last comparison."""
 MILLION = 1e6
 """Evidence beyond it is not told in figures: nobody doubts any more."""
 LOSS = {"log_loss": "log loss", "squared_error": "squared error"}
@@ -49,12 +51,10 @@ def look_back(ledger: Ledger, name: str, pipeline: Pipeline) -> Reign:
     if champion is None:
         return Reign()
     version = champion.model.version
-    mine = [
-        record
-        for record in _decided(ledger, name)
-        if record.verdict and record.verdict.against == version
-        and record.verdict.metric == pipeline.metric and record.closed_at > champion.since
-    ]  # fmt: skip
+    since = list(takewhile(lambda record: _against(record) == version, _newest(ledger, name)))
+    if champion.how in BY_HAND:  # what was seen of its first reign does not count against it
+        since = [record for record in since if record.closed_at > champion.since]
+    mine = [r for r in since[::-1] if r.verdict and r.verdict.metric == pipeline.metric]
     made = ledger.made(name, version)
     promise = made.verdict.loss if made and made.verdict else None
     return Reign(tuple(mine), promise)
@@ -85,13 +85,17 @@ def signals(ledger: Ledger, name: str, pipeline: Pipeline) -> tuple[Look, ...]:
     """Give how much better than a constant the challengers were, in all decisions."""
     return tuple(
         record.verdict.signal
-        for record in _decided(ledger, name)
+        for record in _newest(ledger, name)[::-1]
         if record.verdict and record.verdict.signal and record.learnt
         and record.verdict.metric == pipeline.metric
         and (record.learnt.label, record.learnt.task) == (pipeline.label, pipeline.task)
     )  # fmt: skip
 
 
-def _decided(ledger: Ledger, name: str) -> Sequence[Record]:
-    newest: Iterable[Record] = ledger.history(name, MOST)
-    return [record for record in newest if record.verdict][::-1]
+def _against(record: Record) -> str | None:
+    return record.verdict.against if record.verdict else None
+
+
+def _newest(ledger: Ledger, name: str) -> list[Record]:
+    """Give the decisions with a verdict, newest first."""
+    return [record for record in ledger.history(name, MOST) if record.verdict]
