@@ -14,10 +14,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
-from scipy.special import log_ndtr
+import numpy as np
+from scipy.special import log_ndtr, logsumexp
 
 from handlers.facts import Look
+
+Array = np.ndarray[Any, np.dtype[np.float64]]
 
 LEAST_ROWS = 5
 """A look on fewer rows has no standard error worth the name."""
@@ -34,14 +38,23 @@ def evidence(looks: Sequence[Look], least: float = 0.0) -> float:
     begin with look k are mixed with the weights 1/(k (k+1)), which sum to 1.
     """
     usable = _usable(looks)
-    logs = [
-        _log_mixture(usable[first:], least) - math.log((first + 1) * (first + 2))
-        for first in range(len(usable))
-    ]
+    if not usable:
+        return 1.0
+    own = np.array([_variance(look, least) for look in usable])
+    gained = _from_here_on([look.rows * (look.gain - least) for look in usable])
+    # Where nothing differed in the first look, the later ones begin their own.
+    scale = np.maximum(SCALE * own, np.finfo(float).tiny)
+    spread = _from_here_on(own) + scale
+    logs = np.where(
+        own > 0,
+        np.log(2) + np.log(scale / spread) / 2 + gained**2 / (2 * spread)
+        + log_ndtr(gained / np.sqrt(spread)),
+        0.0,
+    )  # fmt: skip
+    first = np.arange(1, len(usable) + 1)
     rest = -math.log(len(usable) + 1)  # the processes that have not begun yet stand at 1
-    top = max([*logs, rest])
-    total = top + math.log(sum(math.exp(value - top) for value in [*logs, rest]))
-    return math.exp(min(total, HIGHEST))
+    total = logsumexp([*(logs - np.log(first * (first + 1))), rest])
+    return math.exp(min(float(total), HIGHEST))
 
 
 def interval(looks: Sequence[Look], level: float) -> tuple[float, float] | None:
@@ -72,17 +85,10 @@ def _usable(looks: Sequence[Look]) -> list[Look]:
     return [look for look in looks if look.error is not None and look.rows >= LEAST_ROWS]
 
 
-def _log_mixture(looks: Sequence[Look], least: float) -> float:
-    gained = sum(look.rows * (look.gain - least) for look in looks)
-    variance = sum(_variance(look, least) for look in looks)
-    scale = SCALE * _variance(looks[0], least)
-    if scale == 0:  # nothing differed in the first look; the later ones begin their own
-        return 0.0
-    spread = variance + scale
-    return float(
-        math.log(2) + math.log(scale / spread) / 2 + gained**2 / (2 * spread)
-        + log_ndtr(gained / math.sqrt(spread))
-    )  # fmt: skip
+def _from_here_on(values: Sequence[float] | Array) -> Array:
+    """Sum from each value to the last, shape (n,)."""
+    found: Array = np.cumsum(np.asarray(values)[::-1])[::-1]
+    return found
 
 
 def _variance(look: Look, least: float) -> float:
