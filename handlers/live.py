@@ -62,10 +62,13 @@ def look_before(
 
 
 def _alarm(promise: Look | None, losses: Iterable[Look]) -> float:
-    """Give the evidence that the mean loss is above what was promised."""
-    if promise is None:
+    """Give the evidence that the mean loss is above what was promised.
+
+    A promise that nobody can tell the error of, as of a single row, is none.
+    """
+    if promise is None or promise.error is None or promise.rows < sequential.LEAST_ROWS:
         return 1.0
-    worst = promise.gain * (1 + TOLERANCE) + DOUBT * (promise.error or 0.0)
+    worst = promise.gain * (1 + TOLERANCE) + DOUBT * promise.error
     return sequential.evidence(list(losses), worst)
 
 
