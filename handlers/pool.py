@@ -131,10 +131,8 @@ def joint(scorers: Sequence[Scorer]) -> tuple[Feature, ...]:
 # -- one booster --------------------------------------------------------------------------------
 
 
-def pool(scorers: Sequence[Scorer], weighed: Sequence[float], shrink: float = 1.0) -> Scorer:
+def pool(scorers: Sequence[Scorer], weighed: Sequence[float]) -> Scorer:
     """Make the model whose margin is the weighted sum of the margins of these (`unfit` by none).
-
-    What the trees say is shrunk; what they begin from, which tells how frequent a class is, not.
 
     The first one gives columns, classes and objective. The same models and weights give the same
     bytes. The equality is that of float32 sums, which the order of the additions changes.
@@ -146,7 +144,7 @@ def pool(scorers: Sequence[Scorer], weighed: Sequence[float], shrink: float = 1.
     documents = [_read(scorer.booster) for scorer, _ in used]
     trees: list[Tree] = []
     for (scorer, weight), document in zip(used, documents, strict=True):
-        rewrite = _rewriter(scorer.features, features, weight * shrink)
+        rewrite = _rewriter(scorer.features, features, weight)
         trees += [rewrite(tree) for tree in _model(document)["trees"]]
     return _written(scorers[0], features, documents, trees, [weight for _, weight in used])
 

@@ -227,6 +227,8 @@ def _continue(job: _Job) -> Challenge:
     told = job.reads.before(len(fresh.rows))
     earlier = job.part(told.rows, len(fresh.rows)) if told.rows.num_rows else None
     part = _joined(fresh, earlier) if earlier else fresh
+    if reason := _strange(job, scorer, part):
+        return _anew(job, reason)
     try:
         grown = grow(scorer, part, job.settings, job.progress)
     except GiveUp as error:  # so few rows may well be alike
@@ -241,14 +243,20 @@ def _ends(job: _Job, scorer: Scorer, fresh: Part) -> str:
     learns = tuple((feature.name, feature.kind) for feature in scorer.features)
     if (scorer.task, learns) != (job.task, job.columns.features):
         return "the champion has other features"
-    if job.task != "regression" and (new := set(fresh.labels) - set(scorer.classes)):
-        return f"the champion does not know the class(es) {', '.join(sorted(new))}"
+    if reason := _strange(job, scorer, fresh):
+        return reason
     for name in (f.name for f in scorer.features if f.kind == "category"):
         if len(fresh.rows) and _unknown(scorer, name, fresh) > UNKNOWN:
             return f"the champion does not know many of the values of {name!r}"
     rounds = scorer.booster.num_boosted_rounds() + job.settings.continue_rounds
     most = job.settings.max_rounds
     return f"the champion would get {rounds} rounds, of {most} at most" if rounds > most else ""
+
+
+def _strange(job: _Job, scorer: Scorer, part: Part) -> str:
+    """Name the classes that the champion cannot tell, if any."""
+    new = set(part.labels) - set(scorer.classes) if job.task != "regression" else set()
+    return f"the champion does not know the class(es) {', '.join(sorted(new))}" if new else ""
 
 
 def _anew(job: _Job, reason: str) -> Challenge:
@@ -480,7 +488,7 @@ def _pooled(
     middle = float(np.mean(known)) if known else 0.0
     losses = [middle if told.loss is None else told.loss for _, told in left]
     shares = job.weights(losses, _priors([told for _, told in left], priors))
-    scorer = pool.pool([scorer for scorer, _ in left], shares, shrink)
+    scorer = pool.pool([scorer for scorer, _ in left], [share * shrink for share in shares])
     told = [replace(told, weight=share) for (_, told), share in zip(left, shares, strict=True)]
     return scorer, (*told, *(m.told for m in members if m.scorer is None))
 
