@@ -207,7 +207,8 @@ class Decider:
             table = self._read(replace(work.delta, way="whole"), columns)
             parts = rows.split(table, columns, self._pipeline.task, self._pipeline.train)
             history = parts.held_out
-        return judge.Past(mine.looks if champion else seen, seen, live, history)
+        looks = () if work.delta.whole else mine.looks  # see there
+        return judge.Past(looks if champion else seen, seen, live, history)
 
     def _comparable(self, model: Model) -> None:
         """Refuse a comparison on rows that the champion may have trained on."""

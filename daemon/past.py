@@ -175,7 +175,7 @@ def _places(record: Record) -> dict[str, str | None]:
     alone = learnt.strategy in PLAIN or (record.delta.whole and not learnt.members)
     plain: dict[str, str | None] = {learnt.strategy: None} if alone else {}
     made: dict[str, str | None] = {
-        told.kind: told.kind for told in learnt.members if not told.run_id
+        told.kind: told.kind for told in learnt.members if not told.run_id and not told.reason
     }
     places = {**plain, **made}
     if record.delta.whole and places:

@@ -28,8 +28,13 @@ class Reign:
 
     @property
     def looks(self) -> tuple[Look, ...]:
-        """Give all looks at challengers of this champion."""
-        return tuple(look for r in self.records if r.verdict for look in r.verdict.looks)
+        """Give all looks at challengers of this champion, of which no two share a row.
+
+        The whole table, where it was read again, holds the rows of the looks before.
+        """
+        whole = [place for place, record in enumerate(self.records) if record.delta.whole]
+        since = self.records[whole[-1] if whole else 0 :]
+        return tuple(look for r in since if r.verdict for look in r.verdict.looks)
 
     @property
     def lives(self) -> tuple[Live, ...]:

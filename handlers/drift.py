@@ -36,6 +36,8 @@ FLOOR = 0.001
 """Share that an empty bin counts as at least: one new value is no large drift."""
 CHANCE = 0.001
 """How often rows without drift may be told to have some, over all columns together."""
+LONGEST = 60
+"""Characters of a value that are told."""
 MODERATE, LARGE = 0.1, 0.25
 PREDICTION = "prediction"
 
@@ -208,11 +210,17 @@ def _label(feature: Feature, bins: Bins, place: int) -> str:
         names = feature.categories or ("false", "true")
         first = int(bins.edges[place - 1]) + 1 if place else 0
         final = int(bins.edges[place]) if place < len(bins.edges) else len(names) - 1
-        return names[first] if first >= final else f"{names[first]} to {names[final]}"
+        low, high = short(names[first]), short(names[final])
+        return low if first >= final else f"{low} to {high}"
     show = moment if feature.kind == "time" else "{:.6g}".format
     above = [f"> {show(bins.edges[place - 1])}"] if place else []
     below = [f"<= {show(bins.edges[place])}"] if place < len(bins.edges) else []
     return " and ".join(above + below) or "any value"
+
+
+def short(value: str) -> str:
+    """Write a value that may be a whole text."""
+    return value if len(value) <= LONGEST else f"{value[:LONGEST]}..."
 
 
 def moment(days: float) -> str:

@@ -29,7 +29,7 @@ def compare(metric: str, ours: Scored, theirs: Scored, part: Part) -> Look | Non
     """
     rowwise = _rowwise(metric, ours, theirs, part.labels)
     if rowwise is not None:
-        error = _clustered(rowwise, part.buckets)
+        error = clustered(rowwise, part.buckets)
         return Look(len(rowwise), float(rowwise.mean()), error) if len(rowwise) else None
     gain = difference(
         metric, measure_said(ours, part.labels), measure_said(theirs, part.labels)
@@ -42,12 +42,12 @@ def compare(metric: str, ours: Scored, theirs: Scored, part: Part) -> Look | Non
 def mean_loss(said: Scored, part: Part) -> Look:
     """Give the mean loss by the task's proper score, told as a look."""
     losses = row_losses(said, part.labels)
-    return Look(len(losses), float(losses.mean()), _clustered(losses, part.buckets))
+    return Look(len(losses), float(losses.mean()), clustered(losses, part.buckets))
 
 
 def detectable(look: Look, level: float) -> float | None:
     """Give the gain that a look with this error shows with a power of 0.8, one-sided."""
-    return float((norm.isf(level) + norm.ppf(POWER)) * look.error) if look.error else None
+    return max(0.0, float((norm.isf(level) + norm.ppf(POWER)) * look.error)) if look.error else None
 
 
 def difference(metric: str, mine: Scores, theirs: Scores) -> float | None:
@@ -78,7 +78,7 @@ def _rowwise(metric: str, ours: Scored, theirs: Scored, labels: pd.Series[Any]) 
     return None
 
 
-def _clustered(values: Array, entities: Array | None) -> float | None:
+def clustered(values: Array, entities: Array | None) -> float | None:
     """Give the standard error of a mean of rows that belong to entities, both of shape (n,)."""
     apart = values - values.mean()
     sums = apart if entities is None else np.bincount(_numbered(entities), weights=apart)

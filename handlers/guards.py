@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from config.settings import Pipeline, Promote
 from handlers.facts import Scores
-from handlers.gain import compare
+from handlers.gain import clustered, compare
 from handlers.measures import LOWER_IS_BETTER, losses, score, word
 from handlers.rows import Part
 from handlers.scorer import Scorer
@@ -33,6 +33,7 @@ def refusals(
     yield from _too_large(rules, challenger)
     yield from _too_slow(rules, challenger, held_out)
     if champion is not None:
+        yield from _lacks(challenger, champion)
         yield from _worse_slices(rules, challenger, champion, held_out)
         if history is not None and len(history.rows):
             yield from _forgets(pipeline, challenger, champion, history)
@@ -46,6 +47,14 @@ def _below(rules: Promote, scores: Scores) -> Iterator[str]:
         elif found > asked if lower else found < asked:
             side = "most" if lower else "least"
             yield f"its {word(name)} is {found:.4f} where at {side} {asked:g} is asked"
+
+
+def _lacks(challenger: Scorer, champion: Scorer) -> Iterator[str]:
+    if lost := [name for name in champion.classes if name not in challenger.classes]:
+        yield (
+            f"it cannot tell the class(es) {', '.join(map(repr, lost))}, as the champion can; "
+            f"learn from earlier rows as well (`train.strategy`: full, window, ensemble)"
+        )
 
 
 def _too_large(rules: Promote, challenger: Scorer) -> Iterator[str]:
@@ -83,8 +92,8 @@ def _worse_slices(
     ]
     for name, rows in cut:
         gain = (theirs - mine)[rows]
-        error = float(gain.std(ddof=1) / np.sqrt(len(gain)))
-        if error and gain.mean() / error < -norm.isf(LEVEL / len(cut)):
+        error = clustered(gain, None if held_out.buckets is None else held_out.buckets[rows])
+        if error is not None and gain.mean() < -norm.isf(LEVEL / len(cut)) * error:
             told = f"{mine[rows].mean():.4f} against {theirs[rows].mean():.4f}"
             yield f"it is worse where {name}: loss {told} on {len(gain)} rows"
 

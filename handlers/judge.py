@@ -15,7 +15,7 @@ from scipy.stats import norm
 from config.settings import Pipeline
 from handlers import sequential
 from handlers.drift import Profile
-from handlers.facts import Decision, Live, Look, Scores, Verdict
+from handlers.facts import Decision, GiveUp, Live, Look, Scores, Verdict
 from handlers.gain import compare, detectable, difference, mean_loss
 from handlers.guards import refusals
 from handlers.measures import Scored, constant, measure_said, score, word
@@ -96,8 +96,12 @@ def judge(
     The champion is always scored again: a stored score belongs to other rows. Where there is no
     champion, or one that cannot score the rows any more, the challenger must beat the trivial
     predictor (the training labels' class frequencies, or their mean).
+
+    Raises:
+        GiveUp: the champion, or the rows, have other values of a binary label.
     """
     past = past or Past()
+    _same_question(challenger, champion, held_out)
     said = score(challenger, held_out) if len(held_out.rows) else None
     trivial = constant(challenger, train.labels, len(held_out.labels))
     theirs, unfit = _champion_said(champion, held_out)
@@ -142,6 +146,29 @@ def _champion_said(champion: Champion | None, held_out: Part) -> tuple[Scored | 
         return None, f"champion {champion.version} cannot score these rows ({error}), and "
 
 
+def _same_question(challenger: Scorer, champion: Champion | None, held_out: Part) -> None:
+    """Refuse a challenger whose probability is that of something else.
+
+    Who reads the served number would not notice.
+    """
+    if challenger.task != "binary":
+        return
+    now = challenger.classes
+    if strange := sorted(set(held_out.labels) - set(now)):
+        raise GiveUp(
+            f"Held-out rows are labelled {', '.join(map(repr, strange))}, but the task is binary "
+            f"and the training rows have {' and '.join(map(repr, now))}.",
+            "Set `task: multiclass`, or correct the labels, then `retraind retry`.",
+        )
+    then = champion.scorer.classes if champion else now
+    if champion and now != then:
+        raise GiveUp(
+            f"The labels are {' and '.join(map(repr, now))}, but champion {champion.version} "
+            f"tells {then[0]!r} from {then[1]!r}.",
+            "Correct them, then `retraind retry`, or start a pipeline under a new name.",
+        )
+
+
 def _hindsight(said: Scored, held_out: Part) -> Scored:
     """Give the best constant there is, which no honest predictor can know."""
     return constant(said.model, held_out.labels, len(held_out.labels))
@@ -159,16 +186,30 @@ def _decide(case: _Case) -> tuple[Decision, str]:
     if not gain > rules.min_gain:
         asked = f", a gain of {gain:+.4f} where more than {rules.min_gain:.4f} is asked"
         return Decision.KEEP, asked if gain > 0 else ""
+    if refusal := _refusal(case):
+        return Decision.KEEP, f", but {refusal}"
+    return _weigh(case) if rules.confidence else (Decision.PROMOTE, "")
+
+
+def _refusal(case: _Case) -> str | None:
+    """Give the first guard that the challenger fails, if any."""
     rival = case.champion.scorer if case.champion else None
     refused = refusals(
         case.pipeline, case.challenger, rival, case.held_out,
         case.scores, case.past.history,
     )  # fmt: skip
-    if refusal := next(refused, None):
-        return Decision.KEEP, f", but {refusal}"
-    if case.champion is None or not rules.confidence:
-        return Decision.PROMOTE, ""
-    return _weigh(case)
+    return next(refused, None)
+
+
+def _one_class(case: _Case) -> str | None:
+    """Name the class of all held-out rows, if it is one; who leans to it would win by that alone.
+
+    The look counts in the evidence, as such rows are a part of the stream.
+    """
+    if case.challenger.task == "regression":
+        return None
+    found = set(case.held_out.labels)
+    return str(found.pop()) if len(found) == 1 else None
 
 
 def _weigh(case: _Case) -> tuple[Decision, str]:
@@ -177,6 +218,11 @@ def _weigh(case: _Case) -> tuple[Decision, str]:
     Where labels are drawn at random, a champion may well be worse than its challengers, as it has
     learnt more of the noise. So these must have been better on average than the best constant.
     """
+    if alone := _one_class(case):
+        asked = f", all of class {alone!r}, which cannot tell the better model"
+        return (Decision.WAIT if case.champion else Decision.KEEP), asked
+    if case.champion is None:
+        return Decision.PROMOTE, ""
     needed, least = 1 / case.level, case.pipeline.promote.min_gain
     signals = (*case.past.signals, *([case.signal] if case.signal else []))
     if sequential.mean(signals) <= 0:

@@ -65,8 +65,13 @@ def look_before(
 
 
 def _alarm(promise: Look | None, losses: Sequence[Look]) -> float:
-    """Give the evidence that the mean loss is above what was promised."""
-    return sequential.evidence(losses, _worst(promise)) if promise else 1.0
+    """Give the evidence that the mean loss is above what was promised.
+
+    A promise that nobody can tell the error of, as of a single row, is none.
+    """
+    if promise is None or promise.error is None or promise.rows < sequential.LEAST_ROWS:
+        return 1.0
+    return sequential.evidence(losses, _worst(promise))
 
 
 def _worst(promise: Look) -> float:

@@ -10,6 +10,7 @@ JSON ("Introduction to Model IO" in its manual; the same in 2.1 to 3.2).
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from itertools import accumulate, chain
 from typing import Any, Literal
@@ -70,20 +71,23 @@ def _fault(right: Floats, rule: Rule) -> float:
 
 
 def weights(
-    losses: Sequence[float], priors: Sequence[float], rule: Rule, trivial: float = 0.0
-) -> list[float]:
+    losses: Sequence[float], priors: Sequence[float], rule: Rule, trivial: float = 0.0,
+    rows: float = math.inf,
+) -> list[float]:  # fmt: skip
     """Turn losses into weights that sum to 1; the lower the loss, the higher the weight.
 
     `exponential`: prior * exp(-k (loss - best)). It forgets fast, and lets an old model come back
-    when what it learnt is true again. `aue`: 1 / (trivial + loss), as in the Accuracy Updated
-    Ensemble (Brzezinski and Stefanowski, IEEE TNNLS 2014), where the newest model's loss is 0 and
-    `trivial` that of the class frequencies. Who would get less than a thousandth gets nothing.
+    when what it learnt is true again. On fewer than k `rows` it goes by their number, as Bayes's
+    rule would: a handful of rows must not overthrow what many have shown. `aue`:
+    1 / (trivial + loss), as in the Accuracy Updated Ensemble (Brzezinski and Stefanowski, IEEE
+    TNNLS 2014), where the newest model's loss is 0 and `trivial` that of the class frequencies.
+    Who would get less than a thousandth gets nothing.
     """
     found = np.asarray(losses, np.float64)
     if rule == "aue":
         raw = 1 / (trivial + found + TINY)
     else:
-        raw = np.asarray(priors) * np.exp(-SHARPNESS * (found - found.min()))
+        raw = np.asarray(priors) * np.exp(-min(SHARPNESS, rows) * (found - found.min()))
     kept = np.where(raw < raw.sum() / 1000, 0.0, raw)
     return [float(weight) for weight in kept / kept.sum()]
 

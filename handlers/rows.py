@@ -20,6 +20,8 @@ from handlers.scorer import FeatureKind, Task
 
 Table = pa.Table
 BUCKETS = 10_000
+GREATEST = float(np.finfo(np.float32).max)
+"""What XGBoost's numbers can hold."""
 KINDS: tuple[tuple[str, FeatureKind], ...] = (
     (r"tinyint|smallint|int|bigint|float|double|decimal\(.*\)", "number"),
     (r"boolean", "boolean"),
@@ -271,8 +273,11 @@ def _labels(column: pa.ChunkedArray, task: Task) -> pd.Series[Any]:
             raise GiveUp(
                 f"The labels are no numbers: {error}.", "Correct them, then `retraind retry`."
             ) from error
-        if pc.any(pc.is_inf(numbers)).as_py():
-            raise GiveUp("A label is infinite.", "Correct it, then `retraind retry`.")
+        if pc.any(pc.greater(pc.abs(numbers), GREATEST)).as_py():
+            raise GiveUp(
+                f"A label is infinite, or beyond {GREATEST:.1e}, what a model's numbers hold.",
+                "Correct it, then `retraind retry`.",
+            )
         values: pd.Series[Any] = numbers.to_pandas()
         return values
     if pa.types.is_boolean(column.type):

@@ -60,16 +60,17 @@ def evidence(looks: Sequence[Look], least: float = 0.0) -> float:
 def interval(looks: Sequence[Look], level: float) -> tuple[float, float] | None:
     """Give where the mean gain lies, with this doubt at most however often one looks.
 
-    Two-sided normal mixture (as above, proposition 5), over all looks from the first on.
+    Two-sided normal mixture (as above, proposition 5), over all looks from the first on. It is
+    tightest where the models first differed.
     """
     usable = _usable(looks)
     if not usable:
         return None
     rows = sum(look.rows for look in usable)
     variance = sum(_variance(look, 0.0) for look in usable)
-    scale = SCALE * _variance(usable[0], 0.0)
-    if scale == 0:
-        return mean(usable), mean(usable)
+    scale = SCALE * next((v for look in usable if (v := _variance(look, 0.0)) > 0), 0.0)
+    if scale == 0:  # nothing ever differed
+        return 0.0, 0.0
     spread = variance + scale
     wide = math.sqrt(spread * math.log(spread / (scale * level**2))) / rows
     return mean(usable) - wide, mean(usable) + wide

@@ -8,7 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 
-from handlers.drift import moment
+from handlers.drift import moment, short
 from handlers.measures import Array
 from handlers.scorer import Scorer
 
@@ -34,7 +34,7 @@ def slices(
         else:
             names = feature.categories or ("false", "true")
             for code, value in enumerate(names):
-                yield f"{feature.name} = {value}", values == code
+                yield f"{feature.name} = {short(value)}", values == code
 
 
 def _quarters(

@@ -156,15 +156,16 @@ class _Job:
         """Judge on the delta's held-out rows, whatever was learnt from."""
         return Material(part or self.parts.train, self.parts.held_out, self.parts.unlabelled)
 
-    def loss(self, scorer: Scorer) -> float:
+    def loss(self, scorer: Scorer) -> float | None:
         """Weigh a model on the delta's training rows, which it must not have learnt from."""
-        return pool.loss(scorer, self.parts.train, self.settings.weighing)
+        rows = self.parts.train
+        return pool.loss(scorer, rows, self.settings.weighing) if len(rows.rows) else None
 
     def weights(self, losses: Sequence[float], priors: Sequence[float]) -> list[float]:
         """Turn such losses into weights."""
-        rule = self.settings.weighing
-        trivial = pool.prior_loss(self.parts.train, self.task, rule)
-        return pool.weights(losses, priors, rule, trivial)
+        rule, rows = self.settings.weighing, self.parts.train
+        trivial = pool.prior_loss(rows, self.task, rule) if len(rows.rows) else 0.0
+        return pool.weights(losses, priors, rule, trivial, len(rows.rows))
 
 
 # -- by the rows they read ----------------------------------------------------------------------
@@ -226,7 +227,12 @@ def _continue(job: _Job) -> Challenge:
     told = job.reads.before(len(fresh.rows))
     earlier = job.part(told.rows, len(fresh.rows)) if told.rows.num_rows else None
     part = _joined(fresh, earlier) if earlier else fresh
-    grown = grow(scorer, part, job.settings, job.progress)
+    if reason := _strange(job, scorer, part):
+        return _anew(job, reason)
+    try:
+        grown = grow(scorer, part, job.settings, job.progress)
+    except GiveUp as error:  # so few rows may well be alike
+        return _anew(job, str(error))
     source = Weighed(SERVED, champion.run_id, champion.sequence, 1.0)
     notes = (told.note,) if told.note else ()
     return Challenge(grown, job.material(part), {}, (source,), notes)
@@ -237,14 +243,20 @@ def _ends(job: _Job, scorer: Scorer, fresh: Part) -> str:
     learns = tuple((feature.name, feature.kind) for feature in scorer.features)
     if (scorer.task, learns) != (job.task, job.columns.features):
         return "the champion has other features"
-    if job.task != "regression" and (new := set(fresh.labels) - set(scorer.classes)):
-        return f"the champion does not know the class(es) {', '.join(sorted(new))}"
+    if reason := _strange(job, scorer, fresh):
+        return reason
     for name in (f.name for f in scorer.features if f.kind == "category"):
         if len(fresh.rows) and _unknown(scorer, name, fresh) > UNKNOWN:
             return f"the champion does not know many of the values of {name!r}"
     rounds = scorer.booster.num_boosted_rounds() + job.settings.continue_rounds
     most = job.settings.max_rounds
     return f"the champion would get {rounds} rounds, of {most} at most" if rounds > most else ""
+
+
+def _strange(job: _Job, scorer: Scorer, part: Part) -> str:
+    """Name the classes that the champion cannot tell, if any."""
+    new = set(part.labels) - set(scorer.classes) if job.task != "regression" else set()
+    return f"the champion does not know the class(es) {', '.join(sorted(new))}" if new else ""
 
 
 def _anew(job: _Job, reason: str) -> Challenge:
@@ -293,28 +305,54 @@ def _ensemble(job: _Job) -> Challenge:
     """Pool a new model of the delta with those of the deltas before it, and with longer memories.
 
     Each is weighed by its loss on the delta's training rows. What learnt from these is weighed by
-    the model that it takes the place of, the newest one by cross-fitting.
+    the model that it takes the place of, the newest one by cross-fitting. Where the delta alone
+    cannot be learnt from (one class, no row), the others do without.
     """
     runs = () if job.reads.everything else tuple(job.past.runs())
     befores = {kind: _before(runs, kind) for kind in _memories(job)}
     full = befores.get(FULL)
     kept = full if full and not _due(job, full) else None
     drawn = _drawn(job, [kind for kind in befores if not (kept and kind == FULL)])
-    job = _with_classes(job, drawn)
     earlier = [run for run in runs if FRESH in run.kinds][: job.settings.members - 1]
     olds = [_recalled(run, FRESH) for run in earlier]
-    newest = job.train(job.parts.train, _classes(job, [*olds, *filter(None, befores.values())]))
-    olds = [_weighed(job, member, newest) for member in olds]
-    judged = {kind: _weighed(job, m, newest) for kind, m in befores.items() if m}
-    own = _Member(Weighed(FRESH, "", 0, 0.0), newest)
-    if any(member.scorer for member in (*olds, *judged.values())):
-        own = _estimated(job, own, newest, _optimism(earlier, olds))
-    renewed = [_renewed(job, kind, found, judged.get(kind), own) for kind, found in drawn.items()]
+    job = _with_classes(job, drawn, [*olds, *filter(None, befores.values())])
+    own = _trained(job, FRESH, _fresh_part(job))
+    longer = [_trained(job, kind, found) for kind, found in drawn.items()]
+    first = _widest(job, [own, *longer, *olds, *([kept] if kept else [])])
+    if first is None:
+        raise GiveUp(own.told.reason)
+    olds = [_weighed(job, member, first) for member in olds]
+    judged = {kind: _weighed(job, m, first) for kind, m in befores.items() if m}
+    if own.scorer and any(member.scorer for member in (*olds, *judged.values())):
+        own = _estimated(job, own, own.scorer, _optimism(earlier, olds))
+    renewed = [_renewed(member, judged.get(member.told.kind), own) for member in longer]
     members = [own, *olds, *([judged[FULL]] if kept else []), *renewed]
     shrink = 1.0 if job.task == "regression" or job.settings.weighing == "aue" else TEMPERATURE
     scorer, told = _pooled(job, members, PRIORS, shrink)
     made = {m.told.kind: m.scorer for m in (own, *renewed) if m.scorer}
     return Challenge(scorer, job.material(), made, told, *_origin(drawn))
+
+
+def _trained(job: _Job, kind: str, drawn: _Drawn | str) -> _Member:
+    """Make a model of these rows; left out where they cannot be learnt from."""
+    blank = _Member(Weighed(kind, "", 0, 0.0), None)
+    if isinstance(drawn, str):
+        return blank.unless(drawn)
+    try:
+        return replace(blank, scorer=job.train(drawn.part))
+    except GiveUp as error:
+        return blank.unless(str(error))
+
+
+def _widest(job: _Job, members: Iterable[_Member]) -> Scorer | None:
+    """Give the first model that reads as many of today's columns as any, and no others."""
+    now = set(job.columns.features)
+    fit = [m.scorer for m in members if m.scorer and _learns(m.scorer) <= now]
+    return max(fit, key=lambda scorer: len(scorer.features), default=None)
+
+
+def _learns(scorer: Scorer) -> set[tuple[str, str]]:
+    return {(feature.name, feature.kind) for feature in scorer.features}
 
 
 def _memories(job: _Job) -> list[str]:
@@ -334,9 +372,8 @@ def _due(job: _Job, before: _Member) -> bool:
     """Say whether the member of the whole table is to be made anew."""
     if before.scorer is None:
         return True
-    learns = {(feature.name, feature.kind) for feature in before.scorer.features}
-    age = job.past.sequence - before.told.sequence
-    return age >= (job.settings.refresh_every or 1) or not learns <= set(job.columns.features)
+    age, now = job.past.sequence - before.told.sequence, set(job.columns.features)
+    return age >= (job.settings.refresh_every or 1) or not _learns(before.scorer) <= now
 
 
 def _drawn(job: _Job, kinds: Iterable[str]) -> dict[str, _Drawn | str]:
@@ -354,10 +391,20 @@ def _drawn(job: _Job, kinds: Iterable[str]) -> dict[str, _Drawn | str]:
     return found
 
 
-def _with_classes(job: _Job, drawn: Mapping[str, _Drawn | str]) -> _Job:
-    """Let all models tell all classes that any of the rows hold."""
+def _with_classes(
+    job: _Job, drawn: Mapping[str, _Drawn | str], members: Iterable[_Member]
+) -> _Job:  # fmt: skip
+    """Let all models tell all classes that any of the rows hold.
+
+    And those of the newest member that knows all these: a batch may lack a class.
+    """
+    if job.task == "regression":
+        return job
     parts = [job.parts.train, *(d.part for d in drawn.values() if isinstance(d, _Drawn))]
-    return replace(job, classes=classes_of(pd.concat([part.labels for part in parts]), job.task))
+    labels = pd.concat([pd.Series(job.classes, dtype=object), *(part.labels for part in parts)])
+    known = (member.scorer.classes for member in members if member.scorer)
+    told = next((classes for classes in known if set(labels) <= set(classes)), None)
+    return replace(job, classes=told or classes_of(labels, job.task))
 
 
 def _origin(drawn: Mapping[str, _Drawn | str]) -> tuple[tuple[str, ...], int | None]:
@@ -367,19 +414,15 @@ def _origin(drawn: Mapping[str, _Drawn | str]) -> tuple[tuple[str, ...], int | N
     return notes, known[WINDOW].start_id if WINDOW in known else None
 
 
-def _renewed(
-    job: _Job, kind: str, drawn: _Drawn | str, before: _Member | None, own: _Member
-) -> _Member:
-    """Make a member of a longer memory, weighed by the one whose place it takes.
+def _renewed(new: _Member, before: _Member | None, own: _Member) -> _Member:
+    """Weigh a member of a longer memory by the one whose place it takes.
 
     It has seen the newest rows itself.
     """
-    if isinstance(drawn, str) or own.scorer is None:
-        return _Member(Weighed(kind, "", 0, 0.0), None).unless(str(drawn))
     source = before.told if before is not None and before.scorer else own.told
-    told = Weighed(kind, "", 0, 0.0, source.loss, by=source.run_id)
-    scorer = job.train(drawn.part, own.scorer.classes)
-    return _Member(told, scorer).unless(pool.unfit(scorer, own.scorer))
+    if new.scorer is None or source.loss is None:
+        return new
+    return replace(new, told=replace(new.told, loss=source.loss, by=source.run_id))
 
 
 def _estimated(job: _Job, own: _Member, newest: Scorer, optimism: float) -> _Member:
@@ -412,18 +455,11 @@ def _optimism(runs: Sequence[Run], olds: Sequence[_Member]) -> float:
     return sorted(found)[(len(found) - 1) // 2] if found else 0.0
 
 
-def _classes(job: _Job, olds: Sequence[_Member]) -> tuple[str, ...]:
-    """Give the classes of the newest member that knows all of the delta's, else none."""
-    seen = set(job.classes or classes_of(job.parts.train.labels, job.task))
-    known = (member.scorer.classes for member in olds if member.scorer)
-    return next((classes for classes in known if seen <= set(classes)), job.classes)
-
-
-def _weighed(job: _Job, member: _Member, newest: Scorer) -> _Member:
-    """Leave out a model that cannot be pooled with the newest one, else find its loss."""
+def _weighed(job: _Job, member: _Member, first: Scorer) -> _Member:
+    """Leave out a model that cannot be pooled with the first one, else find its loss."""
     if member.scorer is None:
         return member
-    if reason := pool.unfit(member.scorer, newest):
+    if reason := pool.unfit(member.scorer, first):
         return member.unless(reason)
     return _Member(replace(member.told, loss=job.loss(member.scorer)), member.scorer)
 
@@ -437,7 +473,7 @@ def _cross_fitted(job: _Job, newest: Scorer) -> float:
         try:
             model = job.train(part.where(folds != fold), newest.classes)
         except GiveUp:  # too few rows to take any away
-            return job.loss(newest)
+            return pool.loss(newest, part, job.settings.weighing)
         losses.append(pool.loss(model, part.where(folds == fold), job.settings.weighing))
     return float(np.average(losses, weights=counts[counts > 0]))
 
@@ -445,8 +481,9 @@ def _cross_fitted(job: _Job, newest: Scorer) -> float:
 def _pooled(
     job: _Job, members: Sequence[_Member], priors: Mapping[str, float], shrink: float
 ) -> tuple[Scorer, tuple[Weighed, ...]]:
-    """Make one model of the members that are left, the first of which says in which columns."""
+    """Make one model of the members that are left, the widest of which says in which columns."""
     left = [(m.scorer, m.told) for m in members if m.scorer]
+    left.sort(key=lambda item: -len(item[0].features))
     known = [told.loss for _, told in left if told.loss is not None]
     middle = float(np.mean(known)) if known else 0.0
     losses = [middle if told.loss is None else told.loss for _, told in left]
@@ -472,34 +509,33 @@ def _tournament(job: _Job) -> Challenge:
     """
     runs = () if job.reads.everything else tuple(job.past.runs())
     kinds = job.settings.candidates
+    befores = {kind: _before(runs, kind) for kind in kinds}
     drawn = _drawn(job, [kind for kind in kinds if kind in PARTS])
-    job = _with_classes(job, drawn)
-    known = {kind: found for kind, found in drawn.items() if isinstance(found, _Drawn)}
-    made: dict[str, Scorer] = {kind: job.train(d.part) for kind, d in known.items()}
+    job = _with_classes(job, drawn, filter(None, befores.values()))
+    found = {kind: _trained(job, kind, part) for kind, part in drawn.items()}
+    made: dict[str, Scorer] = {kind: m.scorer for kind, m in found.items() if m.scorer}
     inner: list[Weighed] = []
-    if not made and ENSEMBLE not in kinds:
-        return _by(FRESH)(job)
     if ENSEMBLE in kinds:
-        ensemble = _ensemble(_apart(job))
-        made = {**ensemble.made, **made, ENSEMBLE: ensemble.scorer}
-        inner += [replace(told, within=ENSEMBLE) for told in ensemble.members]
-    scorer, told = _pooled(job, _contenders(job, runs, made, drawn), dict.fromkeys(kinds, 1.0), 1.0)
+        found[ENSEMBLE], ensemble = _pool_of(job)
+        made = {**ensemble.made, **made, ENSEMBLE: ensemble.scorer} if ensemble else made
+        inner += [replace(told, within=ENSEMBLE) for told in (ensemble.members if ensemble else ())]
+    if not made:
+        return _by(FRESH)(job)
+    contenders = [_contender(job, runs, found[kind], befores[kind]) for kind in kinds]
+    first = _widest(job, contenders)
+    fit = [m.unless(pool.unfit(m.scorer, first)) if m.scorer and first else m for m in contenders]
+    scorer, told = _pooled(job, fit, dict.fromkeys(kinds, 1.0), 1.0)
     return Challenge(scorer, job.material(), made, (*told, *inner), *_origin(drawn))
 
 
-def _contenders(
-    job: _Job, runs: Sequence[Run], made: Mapping[str, Scorer], drawn: Mapping[str, _Drawn | str]
-) -> list[_Member]:
-    """Give the candidates with their records; those that could not be made are left out."""
-    found: list[_Member] = []
-    for kind in job.settings.candidates:
-        told = _record(job, runs, kind)
-        if kind in made:
-            first = next((m.scorer for m in found if m.scorer), made[kind])
-            found.append(_Member(told, made[kind]).unless(pool.unfit(made[kind], first)))
-        else:
-            found.append(_Member(told, None).unless(str(drawn[kind])))
-    return found
+def _pool_of(job: _Job) -> tuple[_Member, Challenge | None]:
+    """Make the ensemble that is a candidate; left out where nothing can be in it."""
+    blank = _Member(Weighed(ENSEMBLE, "", 0, 0.0), None)
+    try:
+        made = _ensemble(_apart(job))
+    except GiveUp as error:
+        return blank.unless(str(error)), None
+    return replace(blank, scorer=made.scorer), made
 
 
 def _apart(job: _Job) -> _Job:
@@ -513,20 +549,25 @@ def _apart(job: _Job) -> _Job:
     return replace(job, settings=settings.model_copy(update=left_out))
 
 
-def _record(job: _Job, runs: Sequence[Run], kind: str) -> Weighed:
+def _contender(
+    job: _Job, runs: Sequence[Run], new: _Member, last: _Member | None
+) -> _Member:  # fmt: skip
     """Add the loss of the last candidate of a kind to the record of that kind, older ones fading.
 
     Each stood for nothing but its kind: the newest rows came after it was made.
     """
-    new = Weighed(kind, "", 0, 0.0)
-    run = next((run for run in runs if kind in run.kinds), None)
-    last = _recalled(run, kind) if run else None
-    if run is None or last is None or last.scorer is None:
+    if last is None or last.scorer is None or not _learns(last.scorer) <= set(job.columns.features):
         return new
-    then = next((t for t in run.members if (t.kind, t.run_id, t.within) == (kind, "", "")), new)
-    faded = FADING * then.records
-    summed = faded * (then.loss or 0.0) + job.loss(last.scorer)
-    return replace(new, loss=summed / (faded + 1), records=faded + 1, by=run.run_id)
+    run = next(run for run in runs if run.run_id == last.told.run_id)
+    kind = new.told.kind
+    then = next((t for t in run.members if (t.kind, t.run_id, t.within) == (kind, "", "")), None)
+    records, loss = (then.records, then.loss or 0.0) if then else (0.0, 0.0)
+    if (now := job.loss(last.scorer)) is not None:
+        faded = FADING * records
+        records, loss = faded + 1, (faded * loss + now) / (faded + 1)
+    if not records:
+        return new
+    return replace(new, told=replace(new.told, loss=loss, records=records, by=run.run_id))
 
 
 STRATEGIES: Mapping[str, Callable[[_Job], Challenge]] = {

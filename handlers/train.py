@@ -28,6 +28,10 @@ GENTLE: Mapping[str, Any] = {
 """Defaults for small deltas; XGBoost's own overfit them badly."""
 
 
+WIDEST = float(np.sqrt(np.finfo(np.float32).max))
+"""Sum of gradients whose square still fits a float32, as which XGBoost weighs its splits."""
+
+
 @dataclass(frozen=True, slots=True)
 class Material:
     """What a strategy learns from, and what both models are judged on."""
@@ -147,12 +151,15 @@ def classes_of(labels: pd.Series[Any], task: Task) -> tuple[str, ...]:
     """Name the classes in numeric order where they are numbers, else in text order."""
     if task == "regression":
         return ()
+    if labels.empty:
+        raise _nothing_left()
     seen = sorted(set(labels), key=_rank)
     shown = ", ".join(map(repr, seen[:10]))
     if len(seen) < 2:  # noqa: PLR2004 (two classes are what a comparison needs)
         raise GiveUp(
             f"The {len(labels)} training rows hold {len(seen)} class(es): {shown}.",
-            "A model needs at least two; see that the batch has both, then `retraind retry`.",
+            "A model needs at least two; correct the batch, then `retraind retry`, or learn from "
+            "earlier rows as well (`train.strategy`: full, window, ensemble).",
         )
     if task == "binary" and len(seen) > 2:  # noqa: PLR2004
         raise GiveUp(
@@ -160,6 +167,13 @@ def classes_of(labels: pd.Series[Any], task: Task) -> tuple[str, ...]:
             "Set `task: multiclass`, or correct the labels, then `retraind retry`.",
         )
     return tuple(seen)
+
+
+def _nothing_left() -> GiveUp:
+    return GiveUp(
+        "No row is left to learn from: every labelled one is held out.",
+        "Append more, then `retraind retry`; if it recurs, see that `row_key` tells rows apart.",
+    )
 
 
 def _rank(name: str) -> tuple[bool, float, str]:
@@ -174,12 +188,20 @@ def _target(labels: pd.Series[Any], task: Task, classes: tuple[str, ...]) -> np.
     if task != "regression":
         codes = {name: code for code, name in enumerate(classes)}
         return labels.map(codes).to_numpy(np.float32)
+    if labels.empty:
+        raise _nothing_left()
     target = labels.to_numpy(np.float64)
     fit = np.abs(target) <= np.finfo(np.float32).max  # false for NaN, too
-    if not target.size or not fit.all() or np.ptp(target) == 0:
+    if not fit.all() or np.ptp(target) == 0:
         raise GiveUp(
             f"The {len(target)} training labels are all the same, or not all finite (float32).",
             "Correct the labels, then `retraind retry`.",
+        )
+    if np.abs(target - target.mean()).sum() >= WIDEST:
+        raise GiveUp(
+            f"The {len(target)} training labels are so large, up to {np.abs(target).max():.1e}, "
+            f"that sums of them overflow in XGBoost, which would learn nothing without a word.",
+            "Predict them in a larger unit, then `retraind retry`.",
         )
     return target
 

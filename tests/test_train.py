@@ -119,10 +119,10 @@ def test_the_type_of_the_label_does_not_change_the_model(
     [
         ("binary", ["1", "1", "1"], "1 class(es): '1'"),
         ("multiclass", ["a", "a"], "1 class(es): 'a'"),
-        ("binary", [], "0 class(es)"),
+        ("binary", [], "No row is left to learn from"),
         ("binary", ["0", "1", "2"], "3 values ('0', '1', '2'), but the task is binary"),
         ("regression", [2.0, 2.0, 2.0], "all the same"),
-        ("regression", [], "0 training labels"),
+        ("regression", [], "No row is left to learn from"),
         ("regression", [1.0, float("inf")], "not all finite"),
         ("regression", [1.0, 1e39], "not all finite"),
     ],
