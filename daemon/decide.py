@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 
 from config import machine
@@ -26,6 +27,7 @@ from handlers.facts import (
     Delta,
     Expired,
     Fate,
+    GiveUp,
     Learnt,
     Live,
     Model,
@@ -66,8 +68,8 @@ class Decider:
             return self.keep(work, *reason)
         mine = look_back(self._ledger, self.name, self._pipeline)
         champion, contender = self._champion(), self._contender(mine)
-        rivals = [rival.scorer for rival in (champion, contender) if rival]
-        columns = self.columns(work.delta, {name for rival in rivals for name in rival.columns})
+        rivals = [rival.scorer.columns for rival in (champion, contender) if rival]
+        columns = self.columns(work.delta, dict.fromkeys(chain.from_iterable(rivals)))
         fresh = self._read(work.delta, columns)
         work = self._measured(work, columns, fresh.num_rows)
         if not work.delta.brings_rows:
@@ -180,8 +182,11 @@ class Decider:
         """Fetch the last challenger while it waits; without it one knows less, no more."""
         if (model := mine.contender) is None:
             return None
-        folder = self._registry.fetch(model, self._models)
-        return judge.Champion(model.version, Scorer.load(folder / SCORER))
+        try:
+            folder = self._registry.fetch_member(model, None, self._models)
+        except GiveUp:  # deleted from MLflow
+            return None
+        return judge.Champion(model.version, Scorer.load(folder))
 
     def _live(
         self, work: Work, mine: Reign, champion: judge.Champion | None,
@@ -269,7 +274,7 @@ class Decider:
             split_by=columns.key,
             balance=settings.balance,
             max_categories=settings.max_categories,
-            rows_digest=rows.digest(material.train),
+            rows_digest=rows.digest(material.train, challenger.columns),
             environment=machine.environment(),
             knobs={knob: getattr(settings, knob) for knob in KNOBS},
             members=made.members,

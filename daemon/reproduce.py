@@ -103,7 +103,9 @@ def _rows(learnt: Learnt, material: Material) -> Iterator[Check]:
     yield Check("training rows", str(learnt.train_rows), str(len(material.train.rows)))
     yield Check("held-out rows", str(learnt.held_out_rows), str(len(material.held_out.rows)))
     yield Check(
-        "digest of the training rows", learnt.rows_digest or None, rows.digest(material.train)
+        "digest of the training rows",
+        learnt.rows_digest or None,
+        rows.digest(material.train, learnt.features),
     )
 
 

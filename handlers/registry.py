@@ -224,6 +224,8 @@ class Registry:
         path = f"{MEMBERS}/{kind}" if kind else f"model/data/{SCORER}"
         with self._outages():
             client, _ = self._connect()
+            if self._if_offered(partial(client.get_run, model.run_id)) is None:
+                raise GiveUp(f"MLflow does not keep the run {model.run_id} any more.", "")
             kept = client.list_artifacts(model.run_id, path.rpartition("/")[0])
             if path not in {file.path for file in kept}:
                 raise GiveUp(f"The run {model.run_id} does not keep its {path}.", "")

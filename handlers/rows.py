@@ -220,9 +220,9 @@ def split(rows: pa.Table, columns: Columns, task: Task, settings: Train) -> Spli
     )
 
 
-def digest(part: Part) -> str:
-    """Name rows and labels by their content and order."""
-    columns = [part.rows[name] for name in part.rows] + [part.labels]
+def digest(part: Part, names: Iterable[str]) -> str:
+    """Name labels and these columns of the rows by their content and order."""
+    columns = [part.rows[name] for name in names] + [part.labels]
     hashed = [pd.util.hash_pandas_object(column, index=False).to_numpy() for column in columns]
     return blake2b(np.column_stack(hashed).tobytes(), digest_size=8).hexdigest()
 

@@ -23,9 +23,11 @@ from handlers.facts import (
     Decision,
     Delta,
     Fate,
+    GiveUp,
     Learnt,
     Live,
     Look,
+    Model,
     Record,
     Snapshot,
     State,
@@ -161,6 +163,26 @@ def test_fetching_gives_the_same_model_and_its_proof(
     assert len(rows) == 20
     np.testing.assert_array_equal(Scorer.load(folder / SCORER).score(rows), expected)
     assert registry.fetch(kept.model, tmp_path / "models") == folder
+
+
+def test_members_of_a_pool_are_fetched_or_said_to_be_gone(
+    registry: Registry,
+    trained: tuple[Scorer, Split],
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+) -> None:
+    """What a run made on its way comes back; what MLflow keeps no more is given up, not awaited."""
+    scorer, parts = trained
+    record, sample = decided(request.node.name), parts.held_out.rows.head(20)
+    model = registry.record(record, scorer, sample, made={"window": scorer}).model
+    assert model is not None
+    for kind in ("window", None):
+        again = Scorer.load(registry.fetch_member(model, kind, tmp_path))
+        np.testing.assert_array_equal(again.score(sample), scorer.score(sample))
+    with pytest.raises(GiveUp, match="does not keep its members/full"):
+        registry.fetch_member(model, "full", tmp_path)
+    with pytest.raises(GiveUp, match="does not keep the run"):
+        registry.fetch_member(Model("7", "0" * 32), "window", tmp_path)
 
 
 def test_an_interrupted_record_is_never_found_and_is_tidied(
