@@ -26,7 +26,7 @@ from handlers.facts import GiveUp, Record, State, TryLater
 SETTINGS: dict[str, Any] = {
     "table": TABLE, "label": "label", "features": ["x"], "row_key": ["key"],
     "delta": {"min_rows": 1}, "train": {"rounds": 3, "holdout": 0.4},
-    "promote": {"min_held_out": 1, "min_gain": 0.01},
+    "promote": {"min_held_out": 1, "min_gain": 0.01}, "validate": {"min_per_class": 1},
 }  # fmt: skip
 LIVE = Pipeline.model_validate(SETTINGS)
 Under = Callable[..., Replayed]
@@ -302,7 +302,7 @@ def test_a_policy_replaces_what_it_names_and_nothing_else(tmp_path: Path) -> Non
     path.write_text("train: {strategy: full}\nvalidate: {min_per_class: 3}", encoding="utf-8")
     assert changes(LIVE, load_policy(path, LIVE)) == {
         "train.strategy": ("ensemble", "full"),
-        "validate.min_per_class": (0, 3),
+        "validate.min_per_class": (1, 3),
     }
     assert load_policy(None, LIVE) == LIVE
 
