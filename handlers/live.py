@@ -48,23 +48,23 @@ def look_before(
         return None
     loss = mean_loss(said, part)
     losses = [*(live.loss for live in before), loss]
-    alarm = _alarm(promise, losses)
+    sure = alarm(promise, losses)
     gain = _gain(pipeline.metric, champion, contender, rows.train) if unseen else None
     return Live(
         version=champion.version,
         rows=len(part.labels),
         scores=measure_said(said, part.labels),
         loss=loss,
-        alarm=alarm,
-        alarmed=alarm >= 1 / LEVEL,
+        alarm=sure,
+        alarmed=sure >= 1 / LEVEL,
         contender=contender.version if contender and gain else None,
         gain=gain,
         promised=promise.gain if promise else None,
-        failing=_failing(promise, losses) if promise and alarm >= 1 / LEVEL else None,
+        failing=_failing(promise, losses) if promise and sure >= 1 / LEVEL else None,
     )
 
 
-def _alarm(promise: Look | None, losses: Sequence[Look]) -> float:
+def alarm(promise: Look | None, losses: Sequence[Look]) -> float:
     """Give the evidence that the mean loss is above what was promised.
 
     A promise that nobody can tell the error of, as of a single row, is none.

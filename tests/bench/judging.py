@@ -27,9 +27,13 @@ from gate import Gate
 from policies import Product
 
 from config.settings import Pipeline, Train
+from handlers.facts import Look
+from handlers.live import LEVEL, alarm
 from handlers.rows import Columns, split
 
 FEATURES, SNAPSHOTS, CHANGE = 8, 30, 10
+CHANGED = 250
+"""Looks after which a model in use begins to fail."""
 Array = np.ndarray[Any, np.dtype[Any]]
 Concept = Callable[[Array, int], Array]
 """Gives the probability of a positive label for rows of a snapshot, counted from 1."""
@@ -73,6 +77,22 @@ def promotions(concept: Concept, sizes: Sequence[int], strategy: Any, seed: int)
     return found
 
 
+def alarms(rise: float, seed: int, rows: int = 200, looks: int = 500) -> int | None:
+    """Give the delta with the first alarm; from the 251st on the loss is up by this share.
+
+    The losses of single rows are drawn as those of a model in use are: most small, few large.
+    """
+    chance, losses = np.random.default_rng(seed), []
+    promised = chance.exponential(0.4, rows)
+    promise = Look(rows, float(promised.mean()), float(promised.std() / np.sqrt(rows)))
+    for number in range(1, looks + 1):
+        drawn = chance.exponential(0.4 * (1 + rise * (number > CHANGED)), rows)
+        losses.append(Look(rows, float(drawn.mean()), float(drawn.std() / np.sqrt(rows))))
+        if alarm(promise, losses) >= 1 / LEVEL:
+            return number
+    return None
+
+
 def main(
     *,
     histories: Annotated[int, typer.Option(help="Histories without signal, of each kind.")] = 200,
@@ -84,6 +104,8 @@ def main(
     few = max(1, histories // 4)
     typer.echo(f"strategy {strategy}, {SNAPSHOTS} snapshots, confidence 0.95")
     with ProcessPoolExecutor(jobs) as pool:
+        for rise in (0.0, 0.25, 0.5):
+            _tell_alarms(rise, list(pool.map(partial(alarms, rise), range(seed, seed + histories))))
         for rows in (200, 1000):
             play = partial(promotions, noise, [rows] * SNAPSHOTS, strategy)
             _tell_noise(rows, _played(pool, play, range(seed, seed + histories)))
@@ -97,6 +119,16 @@ def main(
 
 def _played(pool: Executor, play: Callable[[int], list[int]], seeds: Iterable[int]) -> list[Any]:
     return list(pool.map(play, seeds))
+
+
+def _tell_alarms(rise: float, found: list[int | None]) -> None:
+    early = sum(number is not None and number <= CHANGED for number in found)
+    after = [number - CHANGED for number in found if number is not None and number > CHANGED]
+    told = f", the median one after {median(after):g} more" if after else ""
+    typer.echo(
+        f"500 deltas of 200 rows, loss {rise:+.0%} from the 251st on: {early} of {len(found)} "
+        f"models were alarmed before, {len(after)} after{told}"
+    )
 
 
 def _tell_noise(rows: int, found: list[list[int]]) -> None:
