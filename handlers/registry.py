@@ -70,6 +70,8 @@ MEMBERS = "members"
 LOADER = "retraind_scorer"
 FETCHED = ".fetched."
 """What the folder begins with in which a model arrives."""
+KEPT = 50
+"""Fetched models that stay on this machine, several times what one decision draws on."""
 FOUNDED = ".founded."
 """What the folder begins with in which an embedded store is made."""
 FOUNDING = Lock()
@@ -209,6 +211,7 @@ class Registry:
             home.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=home, prefix=FETCHED) as scratch:
                 self._download(model, Path(scratch), folder)
+        _prune(home)
         return folder
 
     def fetch_member(self, model: Model, kind: str | None, home: Path) -> Path:
@@ -235,6 +238,7 @@ class Registry:
                 if not _loads(found):
                     raise OSError(f"{path} of {model.run_id} was damaged on its way here")
                 found.rename(folder)
+        _prune(home)
         return folder
 
     def _download(self, model: Model, scratch: Path, folder: Path) -> None:
@@ -381,6 +385,14 @@ class Registry:
             client, _ = self._connect()
             client.get_experiment_by_name(self._experiment_name)
             return None
+
+
+def _prune(home: Path) -> None:
+    """Drop the models that were fetched first; what is needed again is fetched again."""
+    folders = [folder for folder in home.iterdir() if not folder.name.startswith(FETCHED)]
+    folders.sort(key=lambda folder: folder.stat().st_mtime)
+    for folder in folders[:-KEPT]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _found(uri: str) -> None:

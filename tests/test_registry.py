@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from datetime import datetime, timezone
@@ -170,6 +171,7 @@ def test_members_of_a_pool_are_fetched_or_said_to_be_gone(
     trained: tuple[Scorer, Split],
     request: pytest.FixtureRequest,
     tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """What a run made on its way comes back; what MLflow keeps no more is given up, not awaited."""
     scorer, parts = trained
@@ -179,6 +181,10 @@ def test_members_of_a_pool_are_fetched_or_said_to_be_gone(
     for kind in ("window", None):
         again = Scorer.load(registry.fetch_member(model, kind, tmp_path))
         np.testing.assert_array_equal(again.score(sample), scorer.score(sample))
+    monkeypatch.setattr(module, "KEPT", 1)
+    shutil.rmtree(tmp_path / f"{model.run_id}.window")
+    fetched = registry.fetch_member(model, "window", tmp_path)
+    assert list(tmp_path.iterdir()) == [fetched], "what was fetched first is dropped"
     with pytest.raises(GiveUp, match="does not keep its members/full"):
         registry.fetch_member(model, "full", tmp_path)
     with pytest.raises(GiveUp, match="does not keep the run"):
