@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from datetime import datetime, timezone
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from handlers.table import Table
 
 NUMBERS = itertools.count(1)
+DRAWING = "matplotlib.figure"
 settings.register_profile("repeatable", derandomize=True, database=None)
 settings.register_profile("search", max_examples=5000, print_blob=True)
 settings.load_profile("repeatable")
@@ -183,8 +185,11 @@ class Lab:
 
 
 @pytest.fixture
-def lab(sessions: Sessions, lake: Path, tmp_path: Path) -> Iterator[Lab]:
-    """Give a lab with a table of its own."""
+def lab(
+    sessions: Sessions, lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Lab]:
+    """Give a lab with a table of its own; it draws no pictures, which take a second a model."""
+    monkeypatch.setitem(sys.modules, DRAWING, None)
     lab = Lab(sessions, lake, tmp_path)
     yield lab
     lab.close()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import Lab
+from conftest import DRAWING, Lab
 from rich.console import Console
 
 from daemon.ledger import Ledger
@@ -85,8 +86,11 @@ def test_what_differs_is_told(lab: Lab) -> None:
 
 
 @pytest.mark.real
-def test_every_model_is_explained_beside_its_champion(lab: Lab) -> None:
+def test_every_model_is_explained_beside_its_champion(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """MLflow keeps the explanation, and the terminal shows it: features, slices, calibration."""
+    monkeypatch.delitem(sys.modules, DRAWING)
     lab.append(0)
     book = lab.ledger()
     reconciler = lab.reconciler(book)
