@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import random
 import socket
 import sys
 import threading
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 NUMBERS = itertools.count(1)
 DRAWING = "matplotlib.figure"
+PORTS = random.SystemRandom()
 settings.register_profile("repeatable", derandomize=True, database=None)
 settings.register_profile("search", max_examples=5000, print_blob=True)
 settings.load_profile("repeatable")
@@ -42,10 +44,19 @@ def pytest_runtest_setup() -> None:
 
 
 def free_port() -> int:
-    """Give a port that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Give a port that nobody listens on.
+
+    It lies below those that the system gives to outgoing connections, which would take it before
+    it is used, or while what listened on it is down.
+    """
+    while True:
+        port = PORTS.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 def pipeline(table: str, **changes: Any) -> dict[str, Any]:

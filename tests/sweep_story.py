@@ -53,7 +53,8 @@ OF_THE_SERVER = (LICENCE, LOG)
 
 IMPORTED_LATE = (
     "alembic.command", "daemon.accounting", "daemon.reconcile", "distutils.version",
-    "handlers.spark", "handlers.train", "httpcore", "mlflow.pyfunc",
+    "handlers.spark", "handlers.train", "httpcore", "matplotlib.backends.backend_agg",
+    "matplotlib.figure", "mlflow.pyfunc",
     "mlflow.store.artifact.local_artifact_repo",
     "mlflow.store.model_registry.sqlalchemy_workspace_store",
     "mlflow.store.tracking.sqlalchemy_workspace_store", "mlflow.tracing.processor.otel",

@@ -8,7 +8,6 @@ import http.server
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -22,6 +21,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from conftest import free_port
 from endpoint_conformance import (
     FEATURES,
     EndpointConformance,
@@ -42,12 +42,6 @@ from handlers.licence import Licence, born
 from handlers.scorer import Scorer
 
 JSON = {"Content-Type": "application/json"}
-
-
-def free_port() -> int:
-    """Find a port that nobody listens on."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        return int(probe.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
