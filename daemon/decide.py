@@ -14,7 +14,7 @@ from daemon.doors import Access
 from daemon.ledger import Ledger
 from daemon.past import Lookup
 from daemon.reading import Work
-from daemon.reign import Reign, look_back, signals
+from daemon.reign import Reign, look_back
 from daemon.retry import words
 from handlers import contract, cut, drift, judge, rows, train
 from handlers.account import account, skipped
@@ -206,14 +206,13 @@ class Decider:
         self, work: Work, mine: Reign, champion: judge.Champion | None,
         columns: rows.Columns, live: Live | None,
     ) -> judge.Past:  # fmt: skip
-        seen = signals(self._ledger, self.name, self._pipeline)
         history = None
         if champion and self._pipeline.promote.max_forgetting is not None:
             table = self._read(replace(work.delta, way="whole"), columns)
             parts = rows.split(table, columns, self._pipeline.task, self._pipeline.train)
             history = parts.held_out
         looks = () if work.delta.whole else mine.looks  # see there
-        return judge.Past(looks if champion else seen, seen, live, history)
+        return judge.Past(looks if champion else mine.signals, mine.signals, live, history)
 
     def _comparable(self, model: Model) -> None:
         """Refuse a comparison on rows that the champion may have trained on."""

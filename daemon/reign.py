@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import takewhile
 
 from config.settings import Pipeline
 from daemon.ledger import Ledger
+from daemon.reading import FORCED
 from handlers.facts import Decision, Live, Look, Model, Record
 
 MOST = 300
 """Decisions that are looked back at."""
-BY_HAND = ("rolled back", "forced", "fell back")
+BY_HAND = ("rolled back", FORCED, "fell back")
 """How a model became champion although it did not win the last comparison."""
 MILLION = 1e6
 """Evidence beyond it is not told in figures: nobody doubts any more."""
@@ -25,6 +27,8 @@ class Reign:
 
     records: tuple[Record, ...] = ()
     promise: Look | None = None
+    signals: tuple[Look, ...] = ()
+    """How much better than a constant the challengers were, in all decisions of any reign."""
 
     @property
     def looks(self) -> tuple[Look, ...]:
@@ -52,17 +56,19 @@ class Reign:
 
 def look_back(ledger: Ledger, name: str, pipeline: Pipeline) -> Reign:
     """Look back at what was decided since the champion reigns, by today's metric."""
+    newest = [record for record in ledger.history(name, MOST) if record.verdict]
+    signals = _signals(newest[::-1], pipeline)
     champion = ledger.champion(name)
     if champion is None:
-        return Reign()
+        return Reign(signals=signals)
     version = champion.model.version
-    since = list(takewhile(lambda record: _against(record) == version, _newest(ledger, name)))
+    since = list(takewhile(lambda record: _against(record) == version, newest))
     if champion.how in BY_HAND:  # what was seen of its first reign does not count against it
         since = [record for record in since if record.closed_at > champion.since]
     mine = [r for r in since[::-1] if r.verdict and r.verdict.metric == pipeline.metric]
     made = ledger.made(name, version)
     promise = made.verdict.loss if made and made.verdict else None
-    return Reign(tuple(mine), promise)
+    return Reign(tuple(mine), promise, signals)
 
 
 def fails(record: Record) -> str | None:
@@ -86,11 +92,10 @@ def measured(record: Record) -> str:
     return "squared_error" if regression else "log_loss"
 
 
-def signals(ledger: Ledger, name: str, pipeline: Pipeline) -> tuple[Look, ...]:
-    """Give how much better than a constant the challengers were, in all decisions."""
+def _signals(decided: Iterable[Record], pipeline: Pipeline) -> tuple[Look, ...]:
     return tuple(
         record.verdict.signal
-        for record in _newest(ledger, name)[::-1]
+        for record in decided
         if record.verdict and record.verdict.signal and record.learnt
         and record.verdict.metric == pipeline.metric
         and (record.learnt.label, record.learnt.task) == (pipeline.label, pipeline.task)
@@ -99,8 +104,3 @@ def signals(ledger: Ledger, name: str, pipeline: Pipeline) -> tuple[Look, ...]:
 
 def _against(record: Record) -> str | None:
     return record.verdict.against if record.verdict else None
-
-
-def _newest(ledger: Ledger, name: str) -> list[Record]:
-    """Give the decisions with a verdict, newest first."""
-    return [record for record in ledger.history(name, MOST) if record.verdict]

@@ -12,7 +12,7 @@ from builders import PIPELINE, delta, lived, model, record
 from config.settings import Pipeline
 from daemon import owner
 from daemon.ledger import Ledger
-from daemon.reign import look_back, signals
+from daemon.reign import look_back
 from handlers.facts import Decision, Look, Record, State
 
 CARDS = Pipeline(table="lake.bank.cards", label="fraud")
@@ -64,7 +64,7 @@ def test_looks_count_since_the_champion_reigns(book: Ledger) -> None:
     assert [live.version for live in reign.lives] == ["3", "3"]
     assert reign.promise == Look(20, 0.25, 0.01)
     assert reign.contender == model(5)
-    assert len(signals(book, PIPELINE, CARDS)) == 5
+    assert len(reign.signals) == 5
 
 
 def test_a_rollback_begins_a_reign_anew(book: Ledger) -> None:
