@@ -105,10 +105,11 @@ def judge(
     said = score(challenger, held_out) if len(held_out.rows) else None
     trivial = constant(challenger, train.labels, len(held_out.labels))
     theirs, unfit = _champion_said(champion, held_out)
+    bare = measure_said(trivial, held_out.labels)
     case = _Case(
         pipeline, challenger, champion if theirs else None, held_out, past,
         scores=measure_said(said, held_out.labels) if said else {},
-        rival=measure_said(theirs or trivial, held_out.labels),
+        rival=measure_said(theirs, held_out.labels) if theirs else bare,
         look=compare(pipeline.metric, said, theirs or trivial, held_out) if said else None,
         signal=compare(pipeline.metric, said, _hindsight(said, held_out), held_out)
         if said else None,
@@ -123,7 +124,7 @@ def judge(
         rows=len(held_out.labels),
         challenger=case.scores,
         champion=case.rival if theirs else None,
-        trivial=measure_said(trivial, held_out.labels),
+        trivial=bare,
         gain=case.gain,
         against=champion.version if champion else None,
         looks=case.looks,
