@@ -201,18 +201,7 @@ class Registry:
         Models of early versions have no profile. The folder is named after the run: version
         numbers begin anew in another registry.
         """
-        folder = home / model.run_id
-        for left in home.glob(f"{FETCHED}*"):  # by one that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        if _sound(folder):
-            return folder
-        shutil.rmtree(folder, ignore_errors=True)
-        with self._outages():
-            home.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=home, prefix=FETCHED) as scratch:
-                self._download(model, Path(scratch), folder)
-        _prune(home)
-        return folder
+        return self._bring(home / model.run_id, _sound, partial(self._download, model))
 
     def fetch_member(self, model: Model, kind: str | None, home: Path) -> Path:
         """Bring a model that a run made on its way, or the one that it was to serve, once.
@@ -221,27 +210,40 @@ class Registry:
             GiveUp: the run does not keep it.
         """
         folder = home / f"{model.run_id}.{kind or SCORER}"
-        if _loads(folder):
+        path = f"{MEMBERS}/{kind}" if kind else f"model/data/{SCORER}"
+        return self._bring(folder, _loads, partial(self._download_member, model, path))
+
+    def _bring(
+        self, folder: Path, sound: Callable[[Path], bool], download: Callable[[Path], Path]
+    ) -> Path:
+        """Download a folder unless it is there; what is downloaded lies in a scratch folder."""
+        home = folder.parent
+        for left in home.glob(f"{FETCHED}*"):  # by one that was killed
+            shutil.rmtree(left, ignore_errors=True)
+        if sound(folder):
             return folder
         shutil.rmtree(folder, ignore_errors=True)
-        path = f"{MEMBERS}/{kind}" if kind else f"model/data/{SCORER}"
         with self._outages():
-            client, _ = self._connect()
-            if self._if_offered(partial(client.get_run, model.run_id)) is None:
-                raise GiveUp(f"MLflow does not keep the run {model.run_id} any more.", "")
-            kept = client.list_artifacts(model.run_id, path.rpartition("/")[0])
-            if path not in {file.path for file in kept}:
-                raise GiveUp(f"The run {model.run_id} does not keep its {path}.", "")
             home.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryDirectory(dir=home, prefix=FETCHED) as scratch:
-                found = Path(client.download_artifacts(model.run_id, path, scratch))
-                if not _loads(found):
-                    raise OSError(f"{path} of {model.run_id} was damaged on its way here")
+                found = download(Path(scratch))
+                if not sound(found):
+                    raise OSError(f"model {folder.name} was damaged on its way here")
+                # A rename is all or nothing, so a folder that exists is complete.
                 found.rename(folder)
         _prune(home)
         return folder
 
-    def _download(self, model: Model, scratch: Path, folder: Path) -> None:
+    def _download_member(self, model: Model, path: str, scratch: Path) -> Path:
+        client, _ = self._connect()
+        if self._if_offered(partial(client.get_run, model.run_id)) is None:
+            raise GiveUp(f"MLflow does not keep the run {model.run_id} any more.", "")
+        kept = client.list_artifacts(model.run_id, path.rpartition("/")[0])
+        if path not in {file.path for file in kept}:
+            raise GiveUp(f"The run {model.run_id} does not keep its {path}.", "")
+        return Path(client.download_artifacts(model.run_id, path, str(scratch)))
+
+    def _download(self, model: Model, scratch: Path) -> Path:
         client, _ = self._connect()
         parts = scratch / "parts"
         parts.mkdir()
@@ -252,10 +254,7 @@ class Registry:
         if PROFILE in {file.path for file in client.list_artifacts(model.run_id)}:
             profile = client.download_artifacts(model.run_id, PROFILE, str(scratch))
             shutil.move(profile, parts / PROFILE)
-        if not _sound(parts):
-            raise OSError(f"version {model.version} was damaged on its way here")
-        # A rename is all or nothing, so a folder that exists is complete.
-        parts.rename(folder)
+        return parts
 
     def _connect(self) -> tuple[MlflowClient, str]:
         """Give the client and the experiment's id, making the experiment at first use."""
@@ -435,8 +434,7 @@ def _loads(folder: Path) -> bool:
 def _sound(folder: Path) -> bool:
     """Say whether a model and its proof are complete and undamaged."""
     try:
-        Scorer.load(folder / SCORER)
         read_proof(folder / PROOF)
     except (OSError, ValueError, KeyError):  # Arrow's errors are among them
         return False
-    return True
+    return _loads(folder / SCORER)
