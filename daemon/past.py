@@ -14,7 +14,8 @@ from handlers import rows
 from handlers.facts import Cursor, Delta, Learnt, Model, Record, Thin
 from handlers.lineage import mutated
 from handlers.scorer import Scorer
-from handlers.strategies import FRESH, FULL, SERVED, WINDOW, Past, Reads, Run, Told
+from handlers.strategies import Past, Reads, Run, Told
+from handlers.strategies.job import FRESH, FULL, SERVED, WINDOW
 
 LOOK_BACK = 200
 """Decisions among which members are looked for."""
