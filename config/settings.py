@@ -132,13 +132,13 @@ class Train(Section):
     """`continue` begins anew, as `full`, where the model would get more rounds than this."""
     members: int = Field(10, ge=2)
     """Models of single deltas that `ensemble` pools at most."""
-    refresh_every: int | None = Field(5, ge=1)
-    """`ensemble` has one more member that learns from the whole table, made anew every so many
-    deltas; none if null."""
+    refresh_share: float | None = Field(0.1, gt=0, le=1)
+    """`ensemble` has one more member that learns from the whole table, made anew when so large a
+    share of the table is new to it; none if null."""
     window_member: bool = True
     """`ensemble` has one more member that learns from the last deltas, as `window` does."""
     weighing: Literal["exponential", "aue"] = "exponential"
-    """`exponential` weighs by exp(-20 (loss - best)) of log losses, `aue` as the Accuracy Updated
+    """`exponential` weighs by exp(-30 (loss - best)) of log losses, `aue` as the Accuracy Updated
     Ensemble."""
     candidates: tuple[Candidate, ...] = ("ensemble", "window", "full")
     """What `tournament` makes and weighs by its record: `fresh`, `window`, `full`, `ensemble`."""

@@ -54,7 +54,11 @@ class Lookup:
 
     def past(self) -> Past:
         """Give the runs that a strategy may ask for."""
-        return Past(self._champion, lambda: map(self._run, self._records()), self.sequence)
+
+        def runs() -> Iterator[Run]:
+            return map(self._run, self._records())
+
+        return Past(self._champion, runs, self.sequence, self.delta.total)
 
     # -- rows --------------------------------------------------------------------------------
 
@@ -84,12 +88,12 @@ class Lookup:
 
     def _before(self, columns: rows.Columns, most: int) -> Told:
         """Draw rows from the table as it was before the delta."""
-        start, end = self.delta.start_id, self.delta.snapshots[-1]
+        start = self.delta.start_id
         if start is None or start not in self.doors.table.kept([start]):
             note = f"earlier rows are drawn from the table with the delta in it: {start} expired"
             return Told(self._whole(columns, most), note)
         then = replace(self.delta, start_id=None, end_id=start, snapshots=(), changes=None)
-        earlier = max(1, end.count("total-records") - self.delta.rows)
+        earlier = max(1, self.delta.total - self.delta.rows)
         thin = Thin(columns.key, min(1.0, most / earlier))
         return Told(self.doors.table.read(then, columns.to_read, thin))
 
@@ -146,7 +150,9 @@ class Lookup:
             drawn_on = set(places) if self._stands(record, FULL) else {FRESH}
         where = {kind: place for kind, place in places.items() if kind in drawn_on}
         load = partial(self._load, model, where)
-        return Run(model.run_id, record.sequence, tuple(where), load, learnt.members)
+        return Run(
+            model.run_id, record.sequence, tuple(where), load, learnt.members, record.delta.total
+        )
 
     def _load(self, model: Model, where: dict[str, str | None], kind: str) -> Scorer:
         place = where.get(kind) if kind != SERVED else None

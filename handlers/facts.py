@@ -160,10 +160,15 @@ class Delta:
         return self.start_id is None or self.way == "whole"
 
     @property
+    def total(self) -> int:
+        """Count the rows of the table at the delta's end; 0 where its writer did not."""
+        return self.snapshots[-1].count("total-records") if self.snapshots else 0
+
+    @property
     def rows(self) -> int:
         """Count the rows to read: exactly if `exact`, else at most so many."""
         if self.whole:
-            return self.snapshots[-1].count("total-records") if self.snapshots else 0
+            return self.total
         if self.way != "appended" and self.changes is not None:
             return self.changes.new
         bring = {Kind.APPEND, Kind.REWRITE} if self.way == "changed" else {Kind.APPEND}

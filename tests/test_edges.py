@@ -290,7 +290,7 @@ def test_a_first_delta_of_one_class_is_refused(strategy: str) -> None:
 def test_a_pool_of_single_deltas_survives_one_class(strategy: str) -> None:
     """Without longer memories the older models are left, and say what the new one lacks."""
     taken = story(
-        strategy, refresh_every=None, window_member=False, candidates=("fresh", "ensemble")
+        strategy, refresh_share=None, window_member=False, candidates=("fresh", "ensemble")
     )
     odd, after = amid(taken, lambda t: t.filter(pc.equal(t["y"], 0)))
     assert isinstance(odd, Outcome)
@@ -328,7 +328,7 @@ def test_rows_that_are_all_held_out(strategy: str) -> None:
 
 def test_a_handful_of_rows_does_not_overthrow_a_pool() -> None:
     """Two rows that contradict all before leave the weights nearly as they were."""
-    taken = story("ensemble", refresh_every=None, window_member=False)
+    taken = story("ensemble", refresh_share=None, window_member=False)
     for number in (1, 2, 3):
         taken.take(plain(number))
     table = plain(4).slice(0, 4)

@@ -36,7 +36,7 @@ def test_every_strategy_takes_over_from_the_one_before_it(lab: Lab) -> None:
     strategies = ("fresh", "continue", "window", "tournament", "ensemble", "full")
     for number, strategy in enumerate(strategies):
         lab.append(number, 400)
-        wanted = {**QUICK, "strategy": strategy, "window": 2, "max_rows": 700}
+        wanted = {**QUICK, "strategy": strategy, "window": 2, "max_rows": 700, "refresh_share": 0.3}
         lab.reconciler(book, train=wanted).tick()
     records = book.history(lab.pipeline)[::-1]
     assert [learnt(record).strategy for record in records] == list(strategies)
@@ -56,7 +56,7 @@ def test_every_strategy_takes_over_from_the_one_before_it(lab: Lab) -> None:
 
 def test_a_model_whose_rows_were_taken_back_is_no_member(lab: Lab) -> None:
     """After a rollback the ensemble goes on with those that stand; what was pooled comes again."""
-    wanted = {**QUICK, "strategy": "ensemble", "window_member": False, "refresh_every": None}
+    wanted = {**QUICK, "strategy": "ensemble", "window_member": False, "refresh_share": None}
     book = lab.ledger()
     reconciler = lab.reconciler(book, train=wanted)
     for number in range(3):

@@ -161,7 +161,7 @@ def test_weights_sum_to_one_and_follow_the_losses(
 def test_weights_by_example() -> None:
     """Exponential weights follow prior and difference, those of AUE the inverse of the error."""
     assert weights([0.5, 0.5], [3.0, 1.0], "exponential") == pytest.approx([0.75, 0.25])
-    assert weights([0.3, 0.35], [1, 1], "exponential")[1] == pytest.approx(1 / (1 + np.e))
+    assert weights([0.3, 0.3 + 1 / 30], [1, 1], "exponential")[1] == pytest.approx(1 / (1 + np.e))
     assert weights([0.3, 5.0], [1, 1], "exponential") == [1.0, 0.0]
     assert weights([0.0, 0.2], [1, 1], "aue", 0.2) == pytest.approx([2 / 3, 1 / 3], abs=1e-5)
 

@@ -43,6 +43,8 @@ class Stream:
     settings: Train
     task: Task = "binary"
     change: Change = same
+    counts: bool = True
+    """The table's writer counts its rows."""
     tables: list[pa.Table] = field(default_factory=list)
     runs: list[Run] = field(default_factory=list)
     asked: list[str] = field(default_factory=list)
@@ -53,16 +55,22 @@ class Stream:
         number = len(self.tables)
         made = challenge(
             self.reads(), COLUMNS, self.task, self.settings,
-            Past(self.champion, lambda: reversed(self.runs), number),
+            Past(self.champion, lambda: reversed(self.runs), number, self.rows()),
         )  # fmt: skip
         models = {**made.made, "served": made.scorer}
         if number == 1:
             models |= dict.fromkeys(("fresh", "full", "window"), made.scorer)
         kinds = tuple(kind for kind in models if kind != "served")
-        run = Run(f"run{number}", number, kinds, partial(self.load, models), made.members)
+        run = Run(
+            f"run{number}", number, kinds, partial(self.load, models), made.members, self.rows()
+        )
         self.runs.append(run)
         self.asked.clear()
         return made
+
+    def rows(self) -> int:
+        """Count the rows of the table."""
+        return sum(table.num_rows for table in self.tables) if self.counts else 0
 
     def load(self, models: dict[str, Scorer], kind: str) -> Scorer:
         """Bring a model."""
@@ -152,9 +160,9 @@ def test_held_out_rows_never_reach_training(strategy: str, tmp_path: Path) -> No
 )
 def test_a_strategy_reads_no_more_than_it_must(strategy: str, asked: set[str]) -> None:
     """Rows and earlier models are only looked at by who learns from them."""
-    taken = stream(strategy, 2, refresh_every=None, window_member=False)
+    taken = stream(strategy, 2, refresh_share=None, window_member=False)
     assert taken.take(delta(1)).material.held_out.rows.shape[0] < 100
-    again = stream(strategy, 2, refresh_every=None, window_member=False)
+    again = stream(strategy, 2, refresh_share=None, window_member=False)
     again.tables.append(delta(2))
     challenge(again.reads(), COLUMNS, "binary", again.settings,
               Past(again.champion, lambda: reversed(again.runs), 3))  # fmt: skip
@@ -234,7 +242,8 @@ def recoloured(table: pa.Table) -> pa.Table:
 @pytest.mark.parametrize("weighing", ["exponential", "aue"])
 def test_an_ensemble_pools_the_last_models(task: Task, weighing: str) -> None:
     """One model for each of the last deltas, one of a window and one of the whole table."""
-    made = stream("ensemble", 4, task, weighing=weighing).take(delta(4, task))
+    taken = stream("ensemble", 4, task, weighing=weighing, refresh_share=0.9)
+    made = taken.take(delta(4, task))
     found = shares(made)
     assert set(found) == {("fresh", 0), ("fresh", 4), ("fresh", 3), ("window", 0), ("full", 1)}
     assert sum(found.values()) == pytest.approx(1)
@@ -243,13 +252,15 @@ def test_an_ensemble_pools_the_last_models(task: Task, weighing: str) -> None:
     assert set(made.made) == {"fresh", "window"}
 
 
-def test_the_member_of_the_whole_table_is_made_anew_from_time_to_time() -> None:
-    """Every so many deltas, and judged by the one before it."""
-    taken = stream("ensemble", refresh_every=2, window_member=False)
+@pytest.mark.parametrize("counts", [True, False])
+def test_the_member_of_the_whole_table_is_made_anew_from_time_to_time(*, counts: bool) -> None:
+    """When so much of the table is new to it, and judged by the one before it."""
+    taken = stream("ensemble", refresh_share=0.4, window_member=False)
+    taken.counts = counts
     renewed = [taken.take(delta(number)) for number in range(6)]
-    assert ["full" in made.made for made in renewed] == [False, False, True, False, True, False]
-    full = next(m for m in renewed[4].members if m.kind == "full")
-    assert (full.by, full.run_id) == ("run3", "")
+    assert ["full" in made.made for made in renewed] == [False, True, False, True, False, False]
+    full = next(m for m in renewed[3].members if m.kind == "full")
+    assert (full.by, full.run_id) == ("run2", "")
 
 
 def test_who_learnt_something_else_gets_no_say() -> None:
@@ -265,7 +276,7 @@ def test_who_learnt_something_else_gets_no_say() -> None:
 
 def test_members_that_do_not_fit_are_left_out_with_a_reason() -> None:
     """A class that is new drops the models that cannot tell it; a model may be lost."""
-    taken = stream("ensemble", 2, "multiclass", refresh_every=None, window_member=False)
+    taken = stream("ensemble", 2, "multiclass", refresh_share=None, window_member=False)
     table = delta(2, "multiclass")
     more = pc.if_else(pc.equal(pc.bit_wise_and(table["id"], 3), 0), 3, table["y"])
     made = taken.take(table.set_column(table.schema.get_field_index("y"), "y", more))
@@ -284,7 +295,7 @@ def test_members_that_do_not_fit_are_left_out_with_a_reason() -> None:
 
 def test_a_delta_without_a_class_keeps_the_earlier_members() -> None:
     """The new model is made to tell all classes that the earlier ones tell."""
-    taken = stream("ensemble", 2, "multiclass", refresh_every=None, window_member=False)
+    taken = stream("ensemble", 2, "multiclass", refresh_share=None, window_member=False)
     table = delta(2, "multiclass")
     made = taken.take(table.filter(pc.less(table["y"], 2)))
     assert made.scorer.classes == ("0", "1", "2")

@@ -27,7 +27,7 @@ __all__ = ["KNOBS", "STRATEGIES", "Challenge", "Past", "Reads", "Run", "Told", "
 
 KNOBS = (
     "max_rows", "window", "continue_rounds", "continue_eta", "max_rounds", "members",
-    "refresh_every", "window_member", "weighing", "candidates",
+    "refresh_share", "window_member", "weighing", "candidates",
 )  # fmt: skip
 """The settings that strategies read, for the record."""
 

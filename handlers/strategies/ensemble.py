@@ -24,9 +24,11 @@ from handlers.strategies.members import (
     with_classes,
 )
 
+OLDEST = 50
+"""Deltas after which the member of the whole table is made anew in any case."""
 FOLDS = 3
 """Parts of the newest rows; each is scored by a model of the others."""
-PRIORS: Mapping[str, float] = {FRESH: 1.0, WINDOW: 3.0, FULL: 3.0}
+PRIORS: Mapping[str, float] = {FRESH: 1.0, WINDOW: 1.0, FULL: 5.0}
 """What members weigh before their losses are known; the older ones of deltas weigh 1 together.
 
 Like `TEMPERATURE` and the sharpness of `pool`, measured on streams with and without drift: no
@@ -46,7 +48,7 @@ def ensemble(job: Job) -> Challenge:
     runs = () if job.reads.everything else tuple(job.past.runs())
     befores = {kind: before(runs, kind) for kind in _memories(job)}
     full = befores.get(FULL)
-    kept = full if full and not _due(job, full) else None
+    kept = full if full and not _due(job, full, runs) else None
     drawn = draw(job, [kind for kind in befores if not (kept and kind == FULL)])
     earlier = [run for run in runs if FRESH in run.kinds][: job.settings.members - 1]
     olds = [recalled(run, FRESH) for run in earlier]
@@ -72,16 +74,24 @@ def _memories(job: Job) -> list[str]:
     """Name the members that learn from more than a delta."""
     if job.reads.everything:  # then the newest one does
         return []
-    wanted = {WINDOW: job.settings.window_member, FULL: job.settings.refresh_every is not None}
+    wanted = {WINDOW: job.settings.window_member, FULL: job.settings.refresh_share is not None}
     return [kind for kind, is_wanted in wanted.items() if is_wanted]
 
 
-def _due(job: Job, before: Member) -> bool:
-    """Say whether the member of the whole table is to be made anew."""
-    if before.scorer is None:
+def _due(job: Job, before: Member, runs: Sequence[Run]) -> bool:
+    """Say whether the member of the whole table is to be made anew.
+
+    By the share of rows that it does not know, it costs about as much per row however long the
+    history grows. Where rows are rewritten in place, their number does not tell: then by its age.
+    """
+    if before.scorer is None or not learns(before.scorer) <= set(job.columns.features):
         return True
-    age, now = job.past.sequence - before.told.sequence, set(job.columns.features)
-    return age >= (job.settings.refresh_every or 1) or not learns(before.scorer) <= now
+    then = next(run.rows for run in runs if run.run_id == before.told.run_id)
+    age, now = job.past.sequence - before.told.sequence, job.past.rows
+    if not (now and then):
+        now, then = job.past.sequence, before.told.sequence
+    share = abs(now - then) / max(now, then)
+    return age >= OLDEST or share >= (job.settings.refresh_share or 1)
 
 
 def _renewed(new: Member, before: Member | None, own: Member) -> Member:

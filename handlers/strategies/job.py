@@ -57,6 +57,8 @@ class Run:
     load: Callable[[str], Scorer]
     """Brings one of these, or the model that it `served`; it may raise `GiveUp`."""
     members: tuple[Weighed, ...] = ()
+    rows: int = 0
+    """Of the table when it was made; 0 if nobody counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,8 @@ class Past:
     """Newest first."""
     sequence: int = 0
     """The number of this delta."""
+    rows: int = 0
+    """Of the table at its end; 0 if nobody counted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -67,7 +67,7 @@ def _apart(job: Job) -> Job:
     settings = job.settings
     left_out: dict[str, object] = {}
     if FULL in settings.candidates:
-        left_out["refresh_every"] = None
+        left_out["refresh_share"] = None
     if WINDOW in settings.candidates:
         left_out["window_member"] = False
     return replace(job, settings=settings.model_copy(update=left_out))

@@ -93,9 +93,10 @@ class Product:
     def scorer(self, delta: pa.Table, columns: Columns) -> Scorer:
         """Make a challenger as the daemon does."""
         self.tables.append(delta)
-        past = Past(lambda: self.champion, lambda: self.runs, len(self.tables))
+        rows = sum(table.num_rows for table in self.tables)
+        past = Past(lambda: self.champion, lambda: self.runs, len(self.tables), rows)
         made = challenge(self._reads(), columns, "binary", self.settings, past)
-        self.runs.insert(0, _run(len(self.tables), made))
+        self.runs.insert(0, _run(len(self.tables), made, rows))
         return made.scorer
 
     def promoted(self) -> None:
@@ -116,9 +117,9 @@ class Product:
         )
 
 
-def _run(number: int, made: Challenge) -> Run:
+def _run(number: int, made: Challenge, rows: int) -> Run:
     kept = {**made.made, "served": made.scorer}
-    return Run(str(number), number, tuple(made.made), kept.__getitem__, made.members)
+    return Run(str(number), number, tuple(made.made), kept.__getitem__, made.members, rows)
 
 
 @dataclass
@@ -195,7 +196,7 @@ def _product(**settings: Any) -> Callable[[], Learner]:
     return lambda: Product(Train(**settings))
 
 
-_DELTAS: Mapping[str, Any] = {"refresh_every": None, "window_member": False}
+_DELTAS: Mapping[str, Any] = {"refresh_share": None, "window_member": False}
 
 POLICIES: Mapping[str, Callable[[], Learner]] = {
     "static": Static,
@@ -208,7 +209,7 @@ POLICIES: Mapping[str, Callable[[], Learner]] = {
     "continue": _product(strategy="continue"),
     "ensemble of deltas": _product(strategy="ensemble", **_DELTAS),
     "ensemble of deltas, AUE": _product(strategy="ensemble", weighing="aue", **_DELTAS),
-    "ensemble without full": _product(strategy="ensemble", refresh_every=None),
+    "ensemble without full": _product(strategy="ensemble", refresh_share=None),
     "ensemble": _product(strategy="ensemble"),
     "tournament": _product(strategy="tournament"),
     "river, adaptive forest": _forest,
