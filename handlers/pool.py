@@ -16,7 +16,10 @@ from itertools import accumulate, chain
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 import xgboost as xgb
+from scipy.optimize import brentq
+from scipy.special import expit, logit
 
 from handlers.rows import Part
 from handlers.scorer import Feature, Scorer, Task
@@ -131,11 +134,17 @@ def joint(scorers: Sequence[Scorer]) -> tuple[Feature, ...]:
 # -- one booster --------------------------------------------------------------------------------
 
 
-def pool(scorers: Sequence[Scorer], weighed: Sequence[float]) -> Scorer:
+def pool(
+    scorers: Sequence[Scorer], weighed: Sequence[float], rows: pd.DataFrame | None = None
+) -> Scorer:
     """Make the model whose margin is the weighted sum of the margins of these (`unfit` by none).
 
     The first one gives columns, classes and objective. The same models and weights give the same
     bytes. The equality is that of float32 sums, which the order of the additions changes.
+
+    Where `rows` are given and the classes are two, a constant is added to the margin that makes its
+    mean probability on them the weighted mean of the members' own: the mean of margins alone
+    understates what is rare, the more so the less the members agree.
     """
     if len(scorers) == 1:
         return scorers[0]
@@ -146,12 +155,30 @@ def pool(scorers: Sequence[Scorer], weighed: Sequence[float]) -> Scorer:
     for (scorer, weight), document in zip(used, documents, strict=True):
         rewrite = _rewriter(scorer.features, features, weight)
         trees += [rewrite(tree) for tree in _model(document)["trees"]]
-    return _written(scorers[0], features, documents, trees, [weight for _, weight in used])
+    weights = [weight for _, weight in used]
+    level = 0.0
+    if rows is not None and len(rows) and scorers[0].task == "binary":
+        level = _level([scorer.score(rows) for scorer, _ in used], weights)
+    return _written(scorers[0], features, documents, trees, weights, level)
+
+
+def _level(scores: Sequence[np.ndarray[Any, Any]], weighed: Sequence[float]) -> float:
+    """Find the constant that lifts the mean of a pool's probabilities to that of its members'."""
+    found = [np.clip(score.astype(np.float64), TINY, 1 - TINY) for score in scores]
+    shares = np.asarray(weighed) / sum(weighed)
+    wanted = float(shares @ [score.mean() for score in found])
+    margin: Floats = np.asarray(weighed) @ np.array([logit(score) for score in found])
+
+    def excess(constant: float) -> float:
+        return float(expit(margin + constant).mean()) - wanted
+
+    far = float(np.abs(margin).max()) - 2 * math.log(TINY)  # there all answers are sure
+    return float(brentq(excess, -far, far))
 
 
 def _written(
     first: Scorer, features: tuple[Feature, ...], documents: Sequence[dict[str, Any]],
-    trees: list[Tree], weighed: Sequence[float],
+    trees: list[Tree], weighed: Sequence[float], level: float,
 ) -> Scorer:  # fmt: skip
     blank = Scorer(first.task, features, first.classes, first.booster)
     document, models = documents[0], [_model(document) for document in documents]
@@ -162,7 +189,7 @@ def _written(
     model["trees"] = [tree | {"id": number} for number, tree in enumerate(trees)]
     model["gbtree_model_param"]["num_trees"] = str(len(trees))
     learner["learner_model_param"] |= {
-        "base_score": _base(first.task, documents, weighed),
+        "base_score": _base(first.task, documents, weighed, level),
         "num_feature": str(len(features)),
     }
     learner["feature_names"], learner["feature_types"] = blank.names, blank.feature_types
@@ -190,19 +217,22 @@ def _mergeable(scorer: Scorer) -> bool:
     return all(size in {"0", "1"} for size in sizes)
 
 
-def _base(task: Task, documents: Sequence[Mapping[str, Any]], weighed: Sequence[float]) -> str:
-    """Pool the constants to which trees add: numbers, but for two classes a probability.
+def _base(
+    task: Task, documents: Sequence[Mapping[str, Any]], weighed: Sequence[float], level: float
+) -> str:
+    """Pool the constants to which trees add, and one more: but for two classes a probability.
 
     XGBoost 2 writes one number, XGBoost 3 a list in brackets with one to each class.
     """
     texts = [document["learner"]["learner_model_param"]["base_score"] for document in documents]
-    if len(texts) == 1:  # nothing is rounded again
+    if len(texts) == 1 and not level:  # nothing is rounded again
         return str(texts[0])
     numbers = [np.array(text.strip("[]").split(","), np.float64) for text in texts]
     if task == "binary":
         numbers = [np.log(p) - np.log1p(-p) for p in (np.clip(n, TINY, 1 - TINY) for n in numbers)]
     margin: Floats = sum(
-        (weight * number for weight, number in zip(weighed, numbers, strict=True)), np.zeros(1)
+        (weight * number for weight, number in zip(weighed, numbers, strict=True)),
+        np.full(1, level),
     )
     if task == "binary":
         margin = 1 / (1 + np.exp(-margin))

@@ -81,6 +81,24 @@ def test_its_margin_is_the_weighted_sum(task: Task, data: st.DataObject) -> None
     assert pooled.booster.num_boosted_rounds() == wanted.rounds * len(members)
 
 
+@settings(max_examples=8, deadline=None)
+@given(data=st.data())
+def test_its_mean_probability_is_that_of_its_members(data: st.DataObject) -> None:
+    """On the rows that are given: margins alone make rare events rarer still."""
+    drawn = st.tuples(st.integers(0, 99), st.just("red"), st.just(""))
+    tables = [
+        recoloured("binary", *one) for one in data.draw(st.lists(drawn, min_size=2, max_size=3))
+    ]
+    members = [made(table, "binary", Train(rounds=5)) for table in tables]
+    shares = data.draw(st.lists(st.floats(0.05, 1), min_size=len(members), max_size=len(members)))
+    rows = rows_of(tables, "binary")
+    wanted = np.average([member.score(rows).mean() for member in members], axis=0, weights=shares)
+    found = pool(members, shares, rows)
+    assert found.score(rows).mean() == pytest.approx(wanted, abs=1e-6)
+    order = np.argsort(pool(members, shares).score(rows), kind="stable")
+    assert (np.diff(found.score(rows)[order]) >= -1e-6).all()
+
+
 def test_it_is_saved_and_loaded_as_any_model(tmp_path: Path) -> None:
     """The same members give the same bytes, read from disk or not; the answers stay."""
     tables = [recoloured("multiclass", seed, colour) for seed, colour in ((1, "red"), (2, ""))]

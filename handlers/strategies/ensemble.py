@@ -9,8 +9,9 @@ import numpy as np
 
 from handlers import pool
 from handlers.facts import GiveUp, Weighed
+from handlers.rows import Part
 from handlers.scorer import Scorer
-from handlers.strategies.job import FRESH, FULL, PARTS, WINDOW, Challenge, Job, Run
+from handlers.strategies.job import FRESH, FULL, PARTS, WINDOW, Challenge, Drawn, Job, Run
 from handlers.strategies.members import (
     Member,
     before,
@@ -26,24 +27,24 @@ from handlers.strategies.members import (
 
 OLDEST = 50
 """Deltas after which the member of the whole table is made anew in any case."""
+NEAR = 6
+"""Times the delta's rows that a memory may hold to be cross-fitted."""
 FOLDS = 3
 """Parts of the newest rows; each is scored by a model of the others."""
 PRIORS: Mapping[str, float] = {FRESH: 1.0, WINDOW: 1.0, FULL: 5.0}
 """What members weigh before their losses are known; the older ones of deltas weigh 1 together.
 
-Like `TEMPERATURE` and the sharpness of `pool`, measured on streams with and without drift: no
+Like the sharpness of `pool`, measured on streams with and without drift: no
 policy that was tried came closer to the best one of each stream, known in hindsight.
 """
-TEMPERATURE = 0.95
-"""By which the margins of a pool of classifiers are shrunk: its members are too sure."""
 
 
 def ensemble(job: Job) -> Challenge:
     """Pool a new model of the delta with those of the deltas before it, and with longer memories.
 
     Each is weighed by its loss on the delta's training rows. What learnt from these is weighed by
-    the model that it takes the place of, the newest one by cross-fitting. Where the delta alone
-    cannot be learnt from (one class, no row), the others do without.
+    the model that it takes the place of or by cross-fitting. Where the delta alone cannot be learnt
+    from (one class, no row), the others do without.
     """
     runs = () if job.reads.everything else tuple(job.past.runs())
     befores = {kind: before(runs, kind) for kind in _memories(job)}
@@ -60,12 +61,15 @@ def ensemble(job: Job) -> Challenge:
         raise GiveUp(own.told.reason)
     olds = [_weighed(job, member, first) for member in olds]
     judged = {kind: _weighed(job, m, first) for kind, m in befores.items() if m}
+    optimism = _optimism(earlier, olds)
     if own.scorer and any(member.scorer for member in (*olds, *judged.values())):
-        own = _estimated(job, own, own.scorer, _optimism(earlier, olds))
-    renewed = [_renewed(member, judged.get(member.told.kind), own) for member in longer]
+        own = _estimated(job, own, own.scorer, optimism)
+    renewed = [
+        _renewed(job, member, drawn[member.told.kind], judged.get(member.told.kind), own, optimism)
+        for member in longer
+    ]
     members = [own, *olds, *([judged[FULL]] if kept else []), *renewed]
-    shrink = 1.0 if job.task == "regression" or job.settings.weighing == "aue" else TEMPERATURE
-    scorer, told = pooled(job, members, PRIORS, shrink)
+    scorer, told = pooled(job, members, PRIORS)
     made = {m.told.kind: m.scorer for m in (own, *renewed) if m.scorer}
     return Challenge(scorer, job.material(), made, told, *origin(drawn))
 
@@ -94,15 +98,23 @@ def _due(job: Job, before: Member, runs: Sequence[Run]) -> bool:
     return age >= OLDEST or share >= (job.settings.refresh_share or 1)
 
 
-def _renewed(new: Member, before: Member | None, own: Member) -> Member:
-    """Weigh a member of a longer memory by the one whose place it takes.
+def _renewed(
+    job: Job, new: Member, drawn: Drawn | str, before: Member | None, own: Member, optimism: float
+) -> Member:  # fmt: skip
+    """Weigh a member of a longer memory, which has seen the newest rows itself.
 
-    It has seen the newest rows itself.
+    By the one whose place it takes. That one did not know these rows at all, which holds it back
+    where every delta is a part of the world that was not seen before; so by cross-fitting as well
+    if the memory is not much longer than the delta, and the better one counts.
     """
     source = before.told if before is not None and before.scorer else own.told
-    if new.scorer is None or source.loss is None:
+    if new.scorer is None or source.loss is None or isinstance(drawn, str):
         return new
-    return replace(new, told=replace(new.told, loss=source.loss, by=source.run_id))
+    loss = source.loss
+    near = len(drawn.part.rows) <= NEAR * len(job.parts.train.rows)
+    if near and source is not own.told and job.settings.weighing != "aue":
+        loss = min(loss, _cross_fitted(job, drawn.part, new.scorer) + optimism)
+    return replace(new, told=replace(new.told, loss=loss, by=source.run_id))
 
 
 def _estimated(job: Job, own: Member, newest: Scorer, optimism: float) -> Member:
@@ -112,16 +124,15 @@ def _estimated(job: Job, own: Member, newest: Scorer, optimism: float) -> Member
     """
     if job.settings.weighing == "aue":
         return Member(replace(own.told, loss=0.0), newest)
-    estimate = _cross_fitted(job, newest)
-    loss = estimate + max(0.0, optimism)
-    return Member(replace(own.told, loss=loss, estimate=estimate), newest)
+    estimate = _cross_fitted(job, job.parts.train, newest)
+    return Member(replace(own.told, loss=estimate + optimism, estimate=estimate), newest)
 
 
 def _optimism(runs: Sequence[Run], olds: Sequence[Member]) -> float:
     """Say by how much such estimates fell short of the loss on the delta that came next.
 
-    The (lower) median over these runs, newest first, whose losses are known: neighbouring rows
-    that are alike make a cross-fit too rosy, but one drift does not.
+    The (lower) median over these runs, newest first, whose losses are known, or 0: neighbouring
+    rows that are alike make a cross-fit too rosy, but one drift does not.
     """
     found: list[float] = []
     later: Sequence[Weighed] = [member.told for member in olds]
@@ -132,7 +143,7 @@ def _optimism(runs: Sequence[Run], olds: Sequence[Member]) -> float:
         if then is not None and next_ is not None:
             found.append(next_ - then)
         later = run.members
-    return sorted(found)[(len(found) - 1) // 2] if found else 0.0
+    return max(0.0, sorted(found)[(len(found) - 1) // 2]) if found else 0.0
 
 
 def _weighed(job: Job, member: Member, first: Scorer) -> Member:
@@ -144,15 +155,18 @@ def _weighed(job: Job, member: Member, first: Scorer) -> Member:
     return Member(replace(member.told, loss=job.loss(member.scorer)), member.scorer)
 
 
-def _cross_fitted(job: Job, newest: Scorer) -> float:
-    """Give the mean loss where each part of the rows is scored by a model of the others."""
-    part, losses = job.parts.train, []
-    folds = part.folds(FOLDS)
-    counts = np.bincount(folds, minlength=FOLDS)
+def _cross_fitted(job: Job, part: Part, made: Scorer) -> float:
+    """Give the mean loss on the delta, each fold of it scored by a model of a part's other folds.
+
+    Folds are drawn by the rows' keys, so that a row is in the same one wherever it was read.
+    """
+    newest, losses = job.parts.train, []
+    folds, own = part.folds(FOLDS), newest.folds(FOLDS)
+    counts = np.bincount(own, minlength=FOLDS)
     for fold in np.flatnonzero(counts):
         try:
-            model = job.train(part.where(folds != fold), newest.classes)
+            model = job.train(part.where(folds != fold), made.classes)
         except GiveUp:  # too few rows to take any away
-            return pool.loss(newest, part, job.settings.weighing)
-        losses.append(pool.loss(model, part.where(folds == fold), job.settings.weighing))
+            return pool.loss(made, newest, job.settings.weighing)
+        losses.append(pool.loss(model, newest.where(own == fold), job.settings.weighing))
     return float(np.average(losses, weights=counts[counts > 0]))

@@ -104,7 +104,7 @@ def origin(drawn: Mapping[str, Drawn | str]) -> tuple[tuple[str, ...], int | Non
 
 
 def pooled(
-    job: Job, members: Sequence[Member], priors: Mapping[str, float], shrink: float
+    job: Job, members: Sequence[Member], priors: Mapping[str, float]
 ) -> tuple[Scorer, tuple[Weighed, ...]]:
     """Make one model of the members that are left, the widest of which says in which columns."""
     left = [(m.scorer, m.told) for m in members if m.scorer]
@@ -113,7 +113,7 @@ def pooled(
     middle = float(np.mean(known)) if known else 0.0
     losses = [middle if told.loss is None else told.loss for _, told in left]
     shares = job.weights(losses, _priors([told for _, told in left], priors))
-    scorer = pool.pool([scorer for scorer, _ in left], [share * shrink for share in shares])
+    scorer = pool.pool([scorer for scorer, _ in left], shares, job.parts.train.rows)
     told = [replace(told, weight=share) for (_, told), share in zip(left, shares, strict=True)]
     return scorer, (*told, *(m.told for m in members if m.scorer is None))
 

@@ -48,7 +48,7 @@ def tournament(job: Job) -> Challenge:
     contenders = [_contender(job, runs, found[kind], befores[kind]) for kind in kinds]
     first = widest(job, contenders)
     fit = [m.unless(pool.unfit(m.scorer, first)) if m.scorer and first else m for m in contenders]
-    scorer, told = pooled(job, fit, dict.fromkeys(kinds, 1.0), 1.0)
+    scorer, told = pooled(job, fit, dict.fromkeys(kinds, 1.0))
     return Challenge(scorer, job.material(), made, (*told, *inner), *origin(drawn))
 
 
