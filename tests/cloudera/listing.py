@@ -79,16 +79,13 @@ def _contains(item: Item, key: str, wanted: Any, keys: Keys) -> bool:
 
 
 def _value(item: Any, key: str) -> Any:
-    for place, part in enumerate(key.split(".")):
-        if isinstance(item, list):  # metrics.auc of a run, whose metrics are a list of key, value
-            return next(
-                (one["value"] for one in item if one["key"] == key.split(".", place)[-1]), None
-            )
-        name = part if part in item else ALIASES.get(part, part)
-        item = item.get(name)
-        if item is None:
-            return None
-    return item
+    """Give what a key means; of a run, `metrics.auc` is an entry of a list within its data."""
+    head, _, rest = key.partition(".")
+    if not rest:
+        return item.get(key, item.get(ALIASES.get(key, key)))
+    if head in item.get("data", {}):
+        return next((one["value"] for one in item["data"][head] if one["key"] == rest), None)
+    return item.get(head, {}).get(rest)
 
 
 def _text(value: Any) -> str:
