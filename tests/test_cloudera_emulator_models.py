@@ -137,7 +137,8 @@ def test_registering_a_name_again_adds_a_version(bench: Workbench, api: Any) -> 
 def test_registering_fails_later_and_says_why(bench: Workbench, api: Any) -> None:
     """The answer is success in any case; only the version's state and message tell the rest."""
     gone = given.register(bench, "no such run")
-    assert bench.wait(gone, "REGISTRATION_FAILED") and "no such run" in gone.body["error_message"]
+    bench.wait(gone, "REGISTRATION_FAILED")
+    assert "no such run" in gone.body["error_message"]
     bench.fault("CreateRegisteredModel", "fail", message="could not create the directory")
     failed = given.register(bench, "1")
     bench.wait(failed, "REGISTRATION_FAILED")
@@ -260,7 +261,8 @@ def test_a_new_deployment_takes_over_without_a_gap(bench: Workbench) -> None:
     bench.wait(new, "stopped")
     assert says(bench, model)
     assert bench.calls[-1].version == 1
-    assert bench.overlaps() == bench.gaps() == []
+    assert bench.overlaps() == []
+    assert bench.gaps() == []
 
 
 def test_the_old_deployment_may_stop_first(bench: Workbench, api: Any) -> None:
@@ -275,8 +277,7 @@ def test_the_old_deployment_may_stop_first(bench: Workbench, api: Any) -> None:
     bench.wait(old, "stopped")
     assert given.ask(bench, model, REQUEST).status_code == bench.habits.no_deployment
     bench.habits.refuse_second_deployment = True
-    call = api.create_model_deployment, {}, *place(bench, old)[:3]
-    assert status_of(*call)[0] == 400
+    assert status_of(api.create_model_deployment, {}, *place(bench, old)[:3])[0] == 400
     bench.wait(new, "deployed")
     assert len(bench.gaps()) == 1
     assert says(bench, model)
@@ -350,7 +351,7 @@ def test_loader_modules_of_one_name_are_kept_apart(bench: Workbench, scorers: Mo
     assert found["constant"] == [7.5] * len(ROWS)
     classes = scorers["3"].scorer.classes
     probabilities = [[row[name] for name in classes] for row in found["3"]]
-    assert np.array_equal(np.float32(probabilities), scorers["3"].scorer.score(ROWS))
+    assert np.array_equal(np.array(probabilities, np.float32), scorers["3"].scorer.score(ROWS))
 
 
 def test_one_call_can_do_it_all(bench: Workbench, api: Any) -> None:
@@ -412,9 +413,7 @@ def function_model(bench: Workbench, **more: Any) -> Model:
     bench.wait(bench.builds[-1], "built")
     ds = bench.workload_environment()["CDSW_DS_API_URL"]
     environment = {"VARIABLE": "set", "CDSW_DS_API_URL": ds}
-    api.create_model_deployment(
-        {"environment": environment}, project, made.id, bench.builds[-1].id
-    )
+    api.create_model_deployment({"environment": environment}, project, made.id, bench.builds[-1].id)
     bench.wait(bench.deployments[-1], "deployed")
     return bench.models[-1]
 
@@ -454,7 +453,9 @@ def test_the_access_key_is_in_the_body_or_the_address(bench: Workbench) -> None:
         assert client.post(url, json={"request": {}}).status_code == 200
         bad = bench.habits.bad_access_key
         assert client.post(bench.model_url, json={"request": {}}).status_code == bad
-        assert client.post(bench.model_url, json={"accessKey": "m", "request": {}}).status_code == bad
+        assert (
+            client.post(bench.model_url, json={"accessKey": "m", "request": {}}).status_code == bad
+        )
         bench.fault("modelservice", "refused key")
         assert client.post(url, json={"request": {}}).status_code == bad
         assert client.post(url, content=b"[]").status_code == 400
@@ -465,7 +466,7 @@ def test_authentic_models_want_a_key_for_applications(bench: Workbench) -> None:
     """With authentication a call needs a bearer key of the audience Application."""
     bench.habits.model_authentication = True
     model = function_model(bench)
-    keys = {"": 401, bench.issue(API).text: 403, bench.issue(APPLICATION).text: 200}
+    keys = {"none": 401, bench.issue(API).text: 403, bench.issue(APPLICATION).text: 200}
     for key, status in keys.items():
         assert given.ask(bench, model, {}, Authorization=f"Bearer {key}").status_code == status
     bench.habits.model_authentication = False
@@ -499,7 +500,8 @@ def test_workloads_call_models_and_track_metrics(bench: Workbench) -> None:
     script = f"""
 from cml import metrics_v1, models_v1
 crn = {bench.deployments[-1].crn!r}
-print(models_v1.call_model(model_access_key={model.access_key!r}, ipt={{"a": 1}})["response"]["you"])
+answer = models_v1.call_model(model_access_key={model.access_key!r}, ipt={{"a": 1}})
+print(answer["response"]["you"])
 (found,) = metrics_v1.read_metrics(model_deployment_crn=crn)["metrics"]
 metrics_v1.track_delayed_metrics({{"truth": 1}}, found["predictionUuid"])
 metrics_v1.track_aggregate_metrics({{"auc": 0.9}}, 1, 2, model_deployment_crn=crn)

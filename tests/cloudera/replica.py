@@ -29,6 +29,12 @@ def main(path: str) -> None:
 
     with contextlib.suppress(ImportError):
         import xgboost  # noqa: F401, PLC0415
+    with contextlib.suppress(ImportError, AttributeError):
+        # Every load compares the installed packages with the model's, and lists them for 0.4 s.
+        from mlflow.utils import requirements_utils  # noqa: PLC0415
+
+        prepare: Any = requirements_utils._init_modules_to_packages_map
+        prepare()
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the dead need no wait
     server = socket.socket(socket.AF_UNIX)
     server.bind(path)
