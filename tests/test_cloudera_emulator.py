@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import time
@@ -18,9 +19,9 @@ import urllib3
 from cloudera import given
 from cloudera.contract import contract
 from cloudera.keys import API, APPLICATION
-from cloudera.schema import complaints
+from cloudera.schema import Reading, complaints
 from cloudera.workbench import Workbench
-from hypothesis import example, settings
+from hypothesis import HealthCheck, example, settings
 from hypothesis import given as drawn
 from hypothesis import strategies as st
 
@@ -253,6 +254,55 @@ def test_a_child_process_finds_the_client_and_its_key(bench: Workbench) -> None:
         [sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False
     )
     assert "ValueError" in found.stderr
+
+
+def values(schema: Any) -> st.SearchStrategy[Any]:
+    """Draw values of a schema."""
+    schema = contract().resolve(schema)
+    if "enum" in schema:
+        return st.sampled_from(schema["enum"])
+    if schema["type"] == "array":
+        return st.lists(values(schema["items"]), max_size=2)
+    if schema["type"] == "object":
+        if "additionalProperties" in schema:
+            return st.dictionaries(st.text(max_size=3), values(schema["additionalProperties"]))
+        fields = {k: values(v) for k, v in schema["properties"].items() if not v.get("readOnly")}
+        return st.fixed_dictionaries({}, optional=fields)
+    forms = {
+        "int64": st.integers(-(2**63), 2**63 - 1).map(str), "boolean": st.booleans(),
+        "int32": st.integers(-(2**31) + 1, 2**31 - 1), "number": st.floats(allow_nan=False),
+        "date-time": st.datetimes().map(lambda moment: f"{moment.isoformat()}Z"),
+    }  # fmt: skip
+    by_type = forms.get(schema["type"], st.text(max_size=5))
+    return forms.get(schema.get("format", ""), by_type)
+
+
+@drawn(st.data())
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
+def test_what_fits_the_contract_is_read_as_it_is(data: st.DataObject) -> None:
+    """Whatever a schema allows is taken without a change, and is an answer that it allows."""
+    name = data.draw(st.sampled_from([one.body for one in OPERATIONS if one.body]))
+    schema = contract().schemas[name]
+    value = data.draw(values(schema))
+    reading = Reading(contract())
+    assert reading.read(schema, value) == value
+    assert not reading.dropped
+    assert not complaints(contract(), schema, value)
+    assert complaints(contract(), schema, {"nonsense": 1})
+
+
+def test_a_workbench_can_be_started_by_hand(tmp_path: Path) -> None:
+    """The command says how to reach it, in words that a shell understands."""
+    command = [sys.executable, "-m", "tests.cloudera", "--home", str(tmp_path)]
+    root = Path(__file__).parents[1]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
+        assert process.stdout
+        told = [process.stdout.readline() for _ in range(5)]
+        address = next(line.partition("=")[2] for line in told if "CDSW_API_URL" in line)
+        answer = httpx.get(address.strip().replace("v1", "v2/runtimes"), trust_env=False)
+        assert answer.status_code == 401
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
 
 
 # -- keys --------------------------------------------------------------------------------------
