@@ -220,6 +220,8 @@ def test_builds_pass_through_their_states(bench: Workbench) -> None:
     bench.fault("CreateModelBuild", "fail")
     bad = given.build(bench, model, version)
     bench.wait(bad, "build failed")
+    bench.fault("CreateModelBuild", "fail", state="timedout")
+    bench.wait(given.build(bench, model, version), "timedout")
     hanging = []
     for state in ("pushing", "building"):
         bench.fault("CreateModelBuild", "hang", state=state)
@@ -466,7 +468,7 @@ def test_authentic_models_want_a_key_for_applications(bench: Workbench) -> None:
     """With authentication a call needs a bearer key of the audience Application."""
     bench.habits.model_authentication = True
     model = function_model(bench)
-    keys = {"none": 401, bench.issue(API).text: 403, bench.issue(APPLICATION).text: 200}
+    keys = {"none": 401, bench.issue(API).text: 401, bench.issue(APPLICATION).text: 200}
     for key, status in keys.items():
         assert given.ask(bench, model, {}, Authorization=f"Bearer {key}").status_code == status
     bench.habits.model_authentication = False

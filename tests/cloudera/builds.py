@@ -81,7 +81,8 @@ class Builds:
 
     def _finish(self, build: ModelBuild) -> None:
         """Put into the image what belongs there; it stays as it is now, whatever happens later."""
-        failed = build.fault("fail") is not None
+        fault = build.fault("fail")
+        failed = fault is not None
         if build.version is None:
             failed = failed or not self._snapshot(build)
         elif build.version.status == "READY":
@@ -89,8 +90,10 @@ class Builds:
         else:
             failed = True
         with self._world.lock:
-            build.enter("build failed" if failed else "built")
-            if not failed:
+            if failed:
+                build.enter((fault.state if fault else "") or "build failed")
+            else:
+                build.enter("built")
                 build.body["built_at"] = now_text()
                 if build.then:
                     build.then(build)

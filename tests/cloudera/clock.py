@@ -23,7 +23,7 @@ class Clock:
         self._due: list[tuple[float, int, Act]] = []
         self._numbers = itertools.count()
         self._turn = Condition()
-        self._closed = False
+        self.closed = False
         self._thread = Thread(target=self._run, daemon=True, name="workbench clock")
         self._thread.start()
 
@@ -40,7 +40,7 @@ class Clock:
     def close(self) -> None:
         """Forget what is due."""
         with self._turn:
-            self._closed = True
+            self.closed = True
             self._due.clear()
             self._turn.notify()
         self._thread.join(5)
@@ -48,9 +48,9 @@ class Clock:
     def _run(self) -> None:
         while True:
             with self._turn:
-                while not self._closed and (not self._due or self._due[0][0] > monotonic()):
+                while not self.closed and (not self._due or self._due[0][0] > monotonic()):
                     self._turn.wait(self._due[0][0] - monotonic() if self._due else None)
-                if self._closed:
+                if self.closed:
                     return
                 _, _, act = heapq.heappop(self._due)
             with self._lock:
@@ -60,5 +60,5 @@ class Clock:
         try:
             act()
         except Exception:  # noqa: BLE001 (the emulator's own mistakes are shown when it closes)
-            if not self._closed:
+            if not self.closed:
                 self.errors.append(traceback.format_exc())

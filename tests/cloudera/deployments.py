@@ -137,7 +137,7 @@ class Deployments:
             except LoadFailed as error:
                 deployment.error = str(error)
         with self._world.lock:
-            if deployment.status != "deploying":  # stopped while it was starting
+            if deployment.status != "deploying" or self._world.clock.closed:  # stopped meanwhile
                 if replicas:
                     replicas.close()
             elif replicas is None:

@@ -21,7 +21,8 @@ Kind = Literal[
 Of what a request makes (a registered version, a build, a deployment, a job's run):
 
 * `hang`: it stays for ever in the state `state` (its first one if that is empty);
-* `fail`: it ends as a failure, with `message` where the platform has a place for it;
+* `fail`: it ends as a failure (as `state`, if that is not empty), with `message` where the
+  platform has a place for it;
 * `other version`, `garbage`: a deployment comes up, but answers as the version `version` (else the
   one before) or with `value`.
 

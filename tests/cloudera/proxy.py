@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import closing
-from http.client import HTTPConnection, HTTPException
+from contextlib import closing, suppress
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from threading import Lock
 from typing import Any
 
@@ -98,16 +97,21 @@ class Passage(Handler):
         with closing(HTTPConnection("127.0.0.1", application.port, timeout=60)) as way:
             way.request(self.command, self.path, body, {**headers, **visitor})
             answer = way.getresponse()
-            self.close_connection = True
-            self.send_response_only(answer.status)
-            for name, value in answer.getheaders():
-                if name.lower() not in HOP:
-                    self.send_header(name, value)
-            self.send_header("Connection", "close")
-            self.end_headers()
-            for part in _parts(answer):
-                self.wfile.write(part)
-                self.wfile.flush()
+            with suppress(OSError, HTTPException):  # what has begun can only be cut off
+                self._copy(answer)
+
+    def _copy(self, answer: HTTPResponse) -> None:
+        """Pass an answer on piece by piece, so that a stream of events is one."""
+        self.close_connection = True
+        self.send_response_only(answer.status)
+        for name, value in answer.getheaders():
+            if name.lower() not in HOP:
+                self.send_header(name, value)
+        self.send_header("Connection", "close")
+        self.end_headers()
+        while part := answer.read1(65536):
+            self.wfile.write(part)
+            self.wfile.flush()
 
     def _say(self, status: int, text: str) -> None:
         content = text.encode()
@@ -119,9 +123,3 @@ class Passage(Handler):
         self.wfile.write(content)
 
     do_GET = do_HEAD = do_POST = do_PUT = do_PATCH = do_DELETE = relay  # noqa: N815
-
-
-def _parts(answer: Any) -> Iterator[bytes]:
-    """Give an answer piece by piece, so that a stream of events is one."""
-    while part := answer.read1(65536):
-        yield part

@@ -113,7 +113,8 @@ class Registry:
                 message = f"cannot read {path} of run {run}: {error}"
         with self._world.lock:
             if message:
-                version.enter("REGISTRATION_FAILED", error_message=message)
+                failure = fault.state if fault else ""
+                version.enter(failure or "REGISTRATION_FAILED", error_message=message)
             else:
                 version.enter("READY")
 

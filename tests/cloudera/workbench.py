@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any
@@ -228,23 +229,25 @@ class Workbench:
     def wait(self, thing: Thing, *statuses: str, within: float = 20) -> str:
         """Wait until a thing is in one of these states, and say in which."""
         limit = monotonic() + within
-        while thing.status not in statuses:
-            if monotonic() > limit:
-                raise TimeoutError(f"still {thing.status} and not {statuses}: {thing.statuses}")
+        while monotonic() < limit:
+            with self.world.lock:  # so that all that comes with the state is there as well
+                if thing.status in statuses:
+                    return thing.status
             sleep(0.005)
-        return thing.status
+        raise TimeoutError(f"still {thing.status} and not {statuses}: {thing.statuses}")
 
     # -- its end -------------------------------------------------------------------------------
 
     def close(self) -> None:
         """Leave nothing running."""
-        self.world.clock.close()
-        for front in (self._api, self._models, self._proxy, self._workloads):
-            front.close()
-        self._application_part.close()
-        self._deployment_part.close()
-        if self._own_loader:
-            self._own_loader.close()
+        with ExitStack() as last_first:
+            if self._own_loader:
+                last_first.callback(self._own_loader.close)
+            for part in (
+                self._deployment_part, self._application_part, self._workloads, self._proxy,
+                self._models, self._api, self.world.clock,
+            ):  # fmt: skip
+                last_first.callback(part.close)
 
     def __enter__(self) -> Workbench:  # noqa: PYI034 (Self needs Python 3.11)
         """Be closed at the end of a block."""
