@@ -52,8 +52,9 @@ class Workbench:
         if tracking_uri:
             self.site.environment["MLFLOW_TRACKING_URI"] = tracking_uri
         where = of_mlflow(tracking_uri) if tracking_uri else in_project(self.project)
-        self._own_loader = None if loader else Loader()
-        self._assemble(artifacts or where, loader or self._own_loader or Loader())
+        used = loader or Loader()
+        self._own_loader = None if loader else used
+        self._assemble(artifacts or where, used)
         self._api = Front(self.gateway.answer, port)
         self._models = Front(self.modelservice.answer)
         self.url = self.site.url = self._api.url
