@@ -18,6 +18,8 @@ import policies
 import streams
 from streams import Array, Batch, Concept, Stream
 
+from config.settings import Train
+
 CATALOGUE = {stream.name: stream for stream in streams.catalogue(batches=10)}
 
 
@@ -165,14 +167,16 @@ def test_each_batch_is_scored_before_it_is_learnt_from() -> None:
     labels = np.concatenate([labels for _, labels in seen("sea-none-small")[1:]])
     expected = -np.mean(labels * np.log(0.25) + (1 - labels) * np.log(0.75))
     assert score.log_loss == pytest.approx(expected)
-    assert (score.auc, score.promotions) == (0.5, 10)
+    assert (score.auc, score.promotions, learner.served) == (0.5, 10, list(range(10)))
 
 
-def test_a_gate_decides_what_is_served_and_the_first_model_needs_none() -> None:
-    """A learner goes on learning whatever is served."""
-    learner = Taught()
-    score = policies.measure(CATALOGUE["sea-none-small"], learner, lambda *_: False)
-    assert (len(learner.seen), learner.served, score.promotions) == (10, [0], 1)
+def test_a_judge_decides_what_is_served_and_the_first_model_needs_none() -> None:
+    """The strategy goes on learning whatever is served."""
+    learner = policies.Judged(Train(strategy="fresh", rounds=5))
+    score = policies.measure(CATALOGUE["sea-none-small"], learner)
+    assert len(learner.product.runs) == len(learner.gate.verdicts) == 10
+    assert learner.gate.promoted_at[0] == 1
+    assert score.promotions == len(learner.gate.promoted_at) < 10
 
 
 def test_the_command_prints_both_tables(tmp_path: Path) -> None:

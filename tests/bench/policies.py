@@ -26,12 +26,13 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import typer
+from gate import Gate
 from sklearn.metrics import roc_auc_score
 from streams import Array, Stream, catalogue, flights
 
-from config.settings import Train
-from handlers.facts import GiveUp
-from handlers.rows import Columns, Split, split
+from config.settings import Pipeline, Train
+from handlers.facts import Decision, GiveUp
+from handlers.rows import Columns, split
 from handlers.scorer import Scorer
 from handlers.strategies import Challenge, Past, Reads, Run, Told, challenge
 from handlers.train import grow, train
@@ -61,17 +62,7 @@ class Learner(Protocol):
         """Learn from the newest snapshot, and from what was learnt from before."""
 
     def promoted(self) -> None:
-        """Hear that the last challenger is served from now on."""
-
-
-Gate = Callable[[Model, Model | None, Split], bool]
-"""Says whether the challenger replaces the served model, on the delta's own split; it may keep
-what it has seen of earlier deltas. The first model is always served."""
-
-
-def always(_challenger: Model, _champion: Model | None, _parts: Split) -> bool:
-    """Serve every challenger."""
-    return True
+        """Hear that what it learnt last is served from now on."""
 
 
 # -- the policies -------------------------------------------------------------------------------
@@ -120,6 +111,30 @@ class Product:
 def _run(number: int, made: Challenge, rows: int) -> Run:
     kept = {**made.made, "served": made.scorer}
     return Run(str(number), number, tuple(made.made), kept.__getitem__, made.members, rows)
+
+
+@dataclass
+class Judged:
+    """A strategy of the product with the product's judge before it, as the daemon runs."""
+
+    settings: Train
+
+    def __post_init__(self) -> None:
+        """Begin a history with the default demands on a challenger."""
+        self.product = Product(self.settings)
+        self.gate = Gate(Pipeline(table="a.bench.table", label=LABEL, train=self.settings))
+
+    def learn(self, delta: pa.Table, columns: Columns) -> Model:
+        """Score what serves, make a challenger, and give the one that serves from then on."""
+        parts = split(delta, columns, "binary", self.settings)
+        live = self.gate.predict(parts)
+        made = self.product.scorer(delta, columns)
+        if self.gate.decide(made, parts, live).decision is Decision.PROMOTE:
+            self.product.promoted()
+        return self.gate.champion.scorer if self.gate.champion else made
+
+    def promoted(self) -> None:
+        """Its judge has told it."""
 
 
 @dataclass
@@ -211,6 +226,8 @@ POLICIES: Mapping[str, Callable[[], Learner]] = {
     "ensemble of deltas, AUE": _product(strategy="ensemble", weighing="aue", **_DELTAS),
     "ensemble without full": _product(strategy="ensemble", refresh_share=None),
     "ensemble": _product(strategy="ensemble"),
+    "ensemble, judged": lambda: Judged(Train(strategy="ensemble")),
+    "fresh, judged": lambda: Judged(Train(strategy="fresh")),
     "tournament": _product(strategy="tournament"),
     "river, adaptive forest": _forest,
     "river, adaptive tree": _tree,
@@ -230,7 +247,7 @@ class Score:
     seconds: float
 
 
-def measure(stream: Stream, learner: Learner, gate: Gate = always, seed: int = 0) -> Score:
+def measure(stream: Stream, learner: Learner, seed: int = 0) -> Score:
     """Score each batch by the model of those before it, then learn from it."""
     served: Model | None = None
     truth: list[Array] = []
@@ -241,13 +258,11 @@ def measure(stream: Stream, learner: Learner, gate: Gate = always, seed: int = 0
             truth.append(delta[LABEL].to_numpy())
             answers.append(served.score(delta.select(list(_names(columns))).to_pandas()))
         try:
-            challenger = learner.learn(delta, columns)
-            parts = split(delta, columns, "binary", Train())
+            made = learner.learn(delta, columns)
         except GiveUp:  # a batch of one class teaches nothing
             continue
-        if served is None or gate(challenger, served, parts):
-            served, promotions = challenger, promotions + 1
-            learner.promoted()
+        learner.promoted()
+        served, promotions = made, promotions + (made is not served)
     labels, given = np.concatenate(truth), np.concatenate(answers).astype(np.float64)
     seconds = time.monotonic() - began
     auc = float(roc_auc_score(labels, given))
