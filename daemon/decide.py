@@ -75,8 +75,9 @@ class Decider:
         if not work.delta.brings_rows:
             return self.keep(work, State.SKIPPED, skipped(work.delta))
         self._check(work, fresh)
-        live = self._live(work, mine, champion, contender, columns, fresh)
-        made = self.challenge(work.delta, columns, work.sequence, lambda: fresh)
+        parts = self._split(fresh, columns)
+        live = self._live(work, mine, champion, contender, parts)
+        made = self.challenge(work.delta, columns, work.sequence, parts)
         material, challenger = made.material, made.scorer
         self._step("judging")
         known = self._past(work, mine, champion, columns, live)
@@ -95,15 +96,18 @@ class Decider:
 
     def challenge(
         self, delta: Delta, columns: rows.Columns, sequence: int,
-        read: Callable[[], rows.Table] | None = None, then: Learnt | None = None,
+        parts: rows.Split | None = None, then: Learnt | None = None,
     ) -> Challenge:  # fmt: skip
         """Make the challenger of a delta, whose rows may have been read; `then` as in `Lookup`."""
         mine = self._pipeline
         lookup = Lookup(
             mine, self.name, self._doors, self._ledger, self._models, delta, sequence, then
         )
-        reads = lookup.reads(columns, read or (lambda: self._read(delta, columns)))
-        return challenge(reads, columns, mine.task, mine.train, lookup.past(), self._progress)
+        parts = parts or self._split(self._read(delta, columns), columns)
+        return challenge(
+            parts, lookup.reads(columns), columns, mine.task, mine.train, lookup.past(),
+            self._progress,
+        )  # fmt: skip
 
     def columns(self, delta: Delta, champions: Iterable[str] = ()) -> rows.Columns:
         """Resolve the columns to read; raises as `rows.choose`."""
@@ -190,12 +194,11 @@ class Decider:
 
     def _live(
         self, work: Work, mine: Reign, champion: judge.Champion | None,
-        contender: judge.Champion | None, columns: rows.Columns, fresh: rows.Table,
+        contender: judge.Champion | None, parts: rows.Split,
     ) -> Live | None:  # fmt: skip
         """Score what serves before anything learns from these rows."""
         if champion is None:
             return None
-        parts = rows.split(fresh, columns, self._pipeline.task, self._pipeline.train)
         unseen = work.retry_of is None and work.delta.way in {"appended", "apart"}
         unseen = unseen and not work.delta.whole
         return look_before(
@@ -209,8 +212,7 @@ class Decider:
         history = None
         if champion and self._pipeline.promote.max_forgetting is not None:
             table = self._read(replace(work.delta, way="whole"), columns)
-            parts = rows.split(table, columns, self._pipeline.task, self._pipeline.train)
-            history = parts.held_out
+            history = self._split(table, columns).held_out
         looks = () if work.delta.whole else mine.looks  # see there
         return judge.Past(looks if champion else mine.signals, mine.signals, live, history)
 
@@ -238,6 +240,9 @@ class Decider:
     def _read(self, delta: Delta, columns: rows.Columns) -> rows.Table:
         self._step("reading")
         return self._table.read(delta, columns.to_read)
+
+    def _split(self, found: rows.Table, columns: rows.Columns) -> rows.Split:
+        return rows.split(found, columns, self._pipeline.task, self._pipeline.train)
 
     def _measured(self, work: Work, columns: rows.Columns, new: int) -> Work:
         """Write the rows that were found into a delta whose snapshots cannot tell them."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -42,10 +42,9 @@ class Lookup:
     sequence: int
     then: Learnt | None = None
 
-    def reads(self, columns: rows.Columns, delta: Callable[[], rows.Table]) -> Reads:
-        """Give the rows that a strategy may ask for; the delta's may have been read already."""
+    def reads(self, columns: rows.Columns) -> Reads:
+        """Give the rows that a strategy may ask for."""
         return Reads(
-            delta,
             lambda most: self._whole(columns, most),
             partial(self._window, columns),
             partial(self._before, columns),

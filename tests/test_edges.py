@@ -71,7 +71,7 @@ class Story:
             lives = [t.live for t in reign if t.live]
             live = look_before(mine, self.champion, None, parts, None, lives, unseen=True)
         earlier = Earlier(lambda: self.crowned, lambda: self.runs, len(self.tables))
-        made = challenge(self.reads(), self.columns, self.task, self.settings, earlier)
+        made = challenge(parts, self.reads(), self.columns, self.task, self.settings, earlier)
         looks = tuple(look for t in reign for look in t.verdict.looks)
         signals = tuple(t.verdict.signal for t in self.told if t.verdict.signal)
         past = Past(looks if self.champion else signals, signals, live)
@@ -105,7 +105,6 @@ class Story:
         """Give the rows."""
         before = self.tables[:-1] or [self.tables[0].slice(0, 0)]
         return Reads(
-            lambda: self.tables[-1],
             lambda _: pa.concat_tables(self.tables),
             lambda deltas, _: Told(pa.concat_tables(self.tables[-deltas:])),
             lambda _: Told(pa.concat_tables(before)),

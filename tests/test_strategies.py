@@ -17,7 +17,7 @@ from test_train import COLUMNS, saved, table_of
 
 from config.settings import Train
 from handlers.facts import GiveUp, Weighed
-from handlers.rows import split
+from handlers.rows import Split, split
 from handlers.scorer import Scorer, Task
 from handlers.strategies import STRATEGIES, Challenge, Past, Reads, Run, Told, challenge
 
@@ -54,7 +54,7 @@ class Stream:
         self.tables.append(table)
         number = len(self.tables)
         made = challenge(
-            self.reads(), COLUMNS, self.task, self.settings,
+            self.parts(), self.reads(), COLUMNS, self.task, self.settings,
             Past(self.champion, lambda: reversed(self.runs), number, self.rows()),
         )  # fmt: skip
         models = {**made.made, "served": made.scorer}
@@ -81,8 +81,12 @@ class Stream:
         """Give the last run."""
         return self.runs[-1] if self.runs else None
 
+    def parts(self) -> Split:
+        """Split the delta, changed."""
+        return split(self.change(self.tables[-1]), COLUMNS, self.task, self.settings)
+
     def reads(self) -> Reads:
-        """Give the rows, changed."""
+        """Give the rows beyond the delta, changed."""
 
         def read(name: str, first: int, last: int | None = None) -> pa.Table:
             self.asked.append(name)
@@ -91,7 +95,6 @@ class Stream:
 
         here = len(self.tables)
         return Reads(
-            lambda: read("delta", here - 1),
             lambda _: read("whole", 0),
             lambda deltas, _: Told(read("window", here - deltas)),
             lambda _: Told(read("before", 0, here - 1)),
@@ -150,12 +153,12 @@ def test_held_out_rows_never_reach_training(strategy: str, tmp_path: Path) -> No
 @pytest.mark.parametrize(
     ("strategy", "asked"),
     [
-        ("fresh", {"delta"}),
-        ("full", {"delta", "whole"}),
-        ("window", {"delta", "window"}),
-        ("continue", {"delta", "before", "served"}),
-        ("ensemble", {"delta", "fresh"}),
-        ("tournament", {"delta", "fresh", "window", "whole", "full", "ensemble"}),
+        ("fresh", set()),
+        ("full", {"whole"}),
+        ("window", {"window"}),
+        ("continue", {"before", "served"}),
+        ("ensemble", {"fresh"}),
+        ("tournament", {"fresh", "window", "whole", "full", "ensemble"}),
     ],
 )
 def test_a_strategy_reads_no_more_than_it_must(strategy: str, asked: set[str]) -> None:
@@ -164,7 +167,7 @@ def test_a_strategy_reads_no_more_than_it_must(strategy: str, asked: set[str]) -
     assert taken.take(delta(1)).material.held_out.rows.shape[0] < 100
     again = stream(strategy, 2, refresh_share=None, window_member=False)
     again.tables.append(delta(2))
-    challenge(again.reads(), COLUMNS, "binary", again.settings,
+    challenge(again.parts(), again.reads(), COLUMNS, "binary", again.settings,
               Past(again.champion, lambda: reversed(again.runs), 3))  # fmt: skip
     assert set(again.asked) == asked
     assert set(get_args(Train.model_fields["strategy"].annotation)) == set(STRATEGIES)
@@ -308,7 +311,9 @@ def test_what_is_read_whole_ends_the_past() -> None:
     taken = stream("ensemble", 2)
     taken.tables.append(delta(2))
     whole = replace(taken.reads(), everything=True)
-    made = challenge(whole, COLUMNS, "binary", taken.settings, Past(runs=lambda: taken.runs))
+    made = challenge(
+        taken.parts(), whole, COLUMNS, "binary", taken.settings, Past(runs=lambda: taken.runs)
+    )
     assert shares(made) == {("fresh", 0): 1.0}
 
 

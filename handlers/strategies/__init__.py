@@ -2,12 +2,12 @@
 
 The entry point needs neither Spark nor MLflow:
 
-    challenge(reads: Reads, columns: Columns, task: Task, settings: Train,
+    challenge(parts: Split, reads: Reads, columns: Columns, task: Task, settings: Train,
               past: Past = Past(), progress: Progress = ...) -> Challenge
 
-`Reads` and `Past` are callables, and a strategy calls no more of them than it must: `fresh` reads
-the delta and nothing else. Whatever the strategy, the challenger is one plain `Scorer`, judged on
-the delta's held-out rows; no held-out row is used to fit, to weigh or to choose.
+`parts` are the delta's rows. `Reads` and `Past` are callables, and a strategy calls no more of them
+than it must: `fresh` calls none. Whatever the strategy, the challenger is one plain `Scorer`, to be
+judged on the delta's held-out rows; no held-out row is used to fit, to weigh or to choose.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 
 from config.settings import Train
 from handlers.facts import Progress
-from handlers.rows import Columns, split
+from handlers.rows import Columns, Split
 from handlers.scorer import Task
 from handlers.strategies.continuation import continued
 from handlers.strategies.ensemble import ensemble
@@ -38,8 +38,8 @@ STRATEGIES: Mapping[str, Callable[[Job], Challenge]] = {
 
 
 def challenge(
-    reads: Reads, columns: Columns, task: Task, settings: Train, past: Past | None = None,
-    progress: Progress = lambda *_: None,
+    parts: Split, reads: Reads, columns: Columns, task: Task, settings: Train,
+    past: Past | None = None, progress: Progress = lambda *_: None,
 ) -> Challenge:  # fmt: skip
     """Make a challenger by `settings.strategy`.
 
@@ -47,6 +47,5 @@ def challenge(
         GiveUp: the rows cannot be learnt from.
         TryLater: rows or models could not be had, or a stop was asked for.
     """
-    parts = split(reads.delta(), columns, task, settings)
     job = Job(reads, columns, task, settings, past or Past(), progress, parts)
     return STRATEGIES[settings.strategy](job)

@@ -33,9 +33,8 @@ class Told:
 
 @dataclass(frozen=True, slots=True)
 class Reads:
-    """The rows that can be asked for; at most about so many, where a number is given."""
+    """Rows beyond the delta; at most about so many, where a number is given."""
 
-    delta: Callable[[], pa.Table]
     whole: Callable[[int], pa.Table]
     """Of the table at the delta's end."""
     window: Callable[[int, int], Told]

@@ -86,7 +86,8 @@ class Product:
         self.tables.append(delta)
         rows = sum(table.num_rows for table in self.tables)
         past = Past(lambda: self.champion, lambda: self.runs, len(self.tables), rows)
-        made = challenge(self._reads(), columns, "binary", self.settings, past)
+        parts = split(delta, columns, "binary", self.settings)
+        made = challenge(parts, self._reads(), columns, "binary", self.settings, past)
         self.runs.insert(0, _run(len(self.tables), made, rows))
         return made.scorer
 
@@ -100,7 +101,6 @@ class Product:
 
         before = self.tables[:-1] or [self.tables[0].slice(0, 0)]
         return Reads(
-            delta=lambda: self.tables[-1],
             whole=lambda _: pa.concat_tables(self.tables),
             window=lambda deltas, _: Told(last(deltas)),
             before=lambda _: Told(pa.concat_tables(before)),
