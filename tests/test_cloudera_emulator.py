@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import time
@@ -296,13 +295,16 @@ def test_a_workbench_can_be_started_by_hand(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tests.cloudera", "--home", str(tmp_path)]
     root = Path(__file__).parents[1]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) as process:
-        assert process.stdout
-        told = [process.stdout.readline() for _ in range(5)]
-        address = next(line.partition("=")[2] for line in told if "CDSW_API_URL" in line)
-        answer = httpx.get(address.strip().replace("v1", "v2/runtimes"), trust_env=False)
-        assert answer.status_code == 401
-        process.send_signal(signal.SIGINT)
-        assert process.wait(10) == 0
+        try:
+            assert process.stdout
+            told = [process.stdout.readline() for _ in range(5)]
+            address = next(line.partition("=")[2] for line in told if "CDSW_API_URL" in line)
+            answer = httpx.get(address.strip().replace("v1", "v2/runtimes"), trust_env=False)
+            assert answer.status_code == 401
+            process.terminate()
+            assert process.wait(10) == 0
+        finally:
+            process.kill()
 
 
 # -- keys --------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -15,7 +16,7 @@ from cloudera.workbench import Workbench
 
 
 def main() -> None:
-    """Serve until interrupted."""
+    """Serve until stopped."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, default=0)
     parser.add_argument("--home", type=Path, help="a folder that is kept")
@@ -33,10 +34,17 @@ def main() -> None:
             }.items():  # fmt: skip
                 print(f"export {name}={value}", flush=True)  # noqa: T201 (a command's output)
             print(f"# models answer at {bench.model_url}", flush=True)  # noqa: T201
-            try:
-                Event().wait()
-            except KeyboardInterrupt:
-                return
+            _until_stopped()
+
+
+def _until_stopped() -> None:
+    """Wait for SIGTERM or Ctrl-C, which is off in the background."""
+    stopped = Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stopped.set())
+    # A wait for ever can miss a signal that the kernel gives to another thread.
+    while not stopped.wait(0.2):
+        pass
 
 
 if __name__ == "__main__":
