@@ -231,6 +231,7 @@ def test_a_rest_catalog_needs_nothing_but_configuration(tmp_path: Path) -> None:
             site.run("append", "--rows", str(rows), "--batch", str(batch))
             site.run("once")
         told = site.run("account")
+        site.run("stop-endpoint")  # it outlives what started it
     assert "2 snapshot(s) in the branch's history: 2 trained (2,000 rows). They add up." in told
 
 

@@ -38,7 +38,7 @@ def main() -> None:
 
 
 def _until_stopped() -> None:
-    """Wait for SIGTERM or Ctrl-C, which is off in the background."""
+    """Wait for SIGTERM, or for Ctrl-C, which is switched off in the background of a shell."""
     stopped = Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stopped.set())
