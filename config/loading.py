@@ -87,7 +87,7 @@ def _unparsed(error: str) -> Iterator[str]:
 def sentence(item: Any, root: type[BaseModel] = Settings) -> str:  # noqa: ANN401 (pydantic's ErrorDetails, kept untyped for 2.x)
     """Turn one pydantic error into `path: what is wrong (what was given)`."""
     location = [str(part) for part in item["loc"] if part != "[key]"]
-    path = ".".join(location) if location else "settings"
+    path = ".".join(_walk(location, root)[0]) or "settings"
     if item["type"] == "extra_forbidden":
         return f"{path}: unknown setting{nearest(location[-1], _model_at(location[:-1], root))}"
     if item["type"] == "missing":
@@ -107,13 +107,28 @@ def nearest(name: str, model: type[BaseModel]) -> str:
     return f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(fields(model))}"
 
 
-def _model_at(location: list[str], root: type[BaseModel]) -> type[BaseModel]:
-    """Follow a path into the settings; the keys of mappings are stepped over."""
-    model = root
+def _walk(location: list[str], root: type[BaseModel]) -> tuple[list[str], type[BaseModel]]:
+    """Follow a path into the settings; gives it as the file has it, and the group at its end.
+
+    The keys of mappings are stepped over. Where there are groups of several kinds, pydantic names
+    in between the one that the file chose.
+    """
+    model, kinds, path = root, dict[str, type[BaseModel]](), list[str]()
     is_key = False
     for part in location:
+        if part in kinds:
+            model, kinds = kinds[part], {}
+            continue
+        path.append(part)
         field = None if is_key else fields(model).get(part)  # a pipeline may be called `train`
         is_key = field is not None and get_origin(field.annotation) is dict
-        kinds = [field.annotation, *get_args(field.annotation)] if field else []
-        model = next((k for k in kinds if isinstance(k, type) and issubclass(k, BaseModel)), model)
-    return model
+        named = [field.annotation, *get_args(field.annotation)] if field else []
+        groups = [k for k in named if isinstance(k, type) and issubclass(k, BaseModel)]
+        chosen = groups if len(groups) > 1 else []
+        kinds = {get_args(k.model_fields["kind"].annotation)[0]: k for k in chosen}
+        model = groups[0] if groups else model
+    return path, model
+
+
+def _model_at(location: list[str], root: type[BaseModel]) -> type[BaseModel]:
+    return _walk(location, root)[1]

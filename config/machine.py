@@ -12,11 +12,12 @@ import re
 import shutil
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from hashlib import blake2b
 from importlib import metadata, util
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from config import __version__
 from config.settings import ConfigError, Settings
@@ -205,3 +206,59 @@ def tracking(settings: Settings) -> Found:
         raise ConfigError(msg)
     database = settings.state_dir.resolve() / "mlflow.db"
     return Found(f"sqlite:///{database}", "the embedded default")
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """A Cloudera AI workbench, and how to get in."""
+
+    url: str
+    project_id: str
+    key: str = field(repr=False)
+    ca_bundle: Path | None
+    runtime: str | None
+    """Identifier of the runtime of models; None for that of this workload."""
+    addons: tuple[str, ...]
+    own_runtime: Mapping[str, str]
+    """Kernel, edition, editor and version of this workload's runtime; empty outside of one."""
+    request_within: float
+
+    @property
+    def modelservice(self) -> str:
+        """Give the address that models answer at."""
+        address = urlsplit(self.url)
+        return f"{address.scheme}://modelservice.{address.netloc}/model"
+
+
+def site(settings: Settings) -> Site:
+    """Say which workbench to use: as configured, else as the platform tells its workloads.
+
+    Raises:
+        ConfigError: nothing says where it is, which project is meant, or with which key.
+    """
+    wanted, found = settings.cloudera, os.environ
+    domain = f"https://{found['CDSW_DOMAIN']}" if found.get("CDSW_DOMAIN") else ""
+    told = {
+        "cloudera.url": wanted.url or found.get("CDSW_API_URL") or domain,
+        "cloudera.project_id": wanted.project_id or found.get("CDSW_PROJECT_ID"),
+        "CDSW_APIV2_KEY": found.get("CDSW_APIV2_KEY"),
+    }
+    if lacking := [name for name, value in told.items() if not value]:
+        msg = (
+            f"Nothing says how to reach the Cloudera AI workbench: {', '.join(lacking)} is not set "
+            "and this is no workload. Keys are made in the user's settings, with the audience API."
+        )
+        raise ConfigError(msg)
+    url, project, key = (str(value) for value in told.values())
+    bundle = found.get("REQUESTS_CA_BUNDLE") or found.get("SSL_CERT_FILE")
+    bundle_file = wanted.ca_bundle or (Path(bundle) if bundle else None)
+    if bundle_file and not bundle_file.is_file():
+        msg = f"cloudera.ca_bundle: {bundle_file} is no file. Correct the path, or leave it out."
+        raise ConfigError(msg)
+    names = ("kernel", "edition", "editor", "full_version")
+    own = {name: found.get(f"ML_RUNTIME_{name.upper()}", "") for name in names}
+    # The platform's own variable still names version 1 of the API.
+    return Site(
+        url.rstrip("/").removesuffix("/api/v1"), project, key, bundle_file, wanted.runtime,
+        wanted.addons, own if all(own.values()) else {}, wanted.request_within,
+    )  # fmt: skip

@@ -15,6 +15,7 @@ from pydantic_settings import (
 )
 
 from config.contract import Contract
+from config.endpoint import Cloudera, ClouderaEndpoint, LocalEndpoint
 from config.section import Duration, Section
 
 IDENTIFIER = r"[^.\s`]+(\.[^.\s`]+){1,3}"
@@ -216,23 +217,6 @@ class Promote(Section):
     """Size that the model's file may have."""
 
 
-class LocalEndpoint(Section):
-    """The embedded endpoint: an HTTP server in a process of its own."""
-
-    kind: Literal["local"] = "local"
-    """Which implementation serves the model."""
-    host: str = "127.0.0.1"
-    """Address to bind; only loopback unless set otherwise."""
-    port: int = Field(5001, ge=1, le=65535)
-    """Port of the scoring server."""
-    start_within: Duration = 60.0
-    """Seconds the server may take to answer its first ping."""
-    verify_rows: int = Field(100, ge=1)
-    """Held-out rows whose answers are compared with the offline predictions after a deployment."""
-    outlive: bool = True
-    """Keep serving when the daemon stops; the next start takes the endpoint over."""
-
-
 class Pipeline(Section):
     """One table, its model and its endpoint."""
 
@@ -257,7 +241,7 @@ class Pipeline(Section):
     contract: Contract = Field(Contract(), alias="validate")
     train: Train = Train()
     promote: Promote = Promote()
-    endpoint: LocalEndpoint = LocalEndpoint()
+    endpoint: LocalEndpoint | ClouderaEndpoint = Field(LocalEndpoint(), discriminator="kind")
 
     @property
     def binary(self) -> bool:
@@ -268,6 +252,15 @@ class Pipeline(Section):
     def metric(self) -> str:
         """Give the metric that decides, by task if none is set."""
         return self.promote.metric or METRICS[self.task][0]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _local_unless_told(cls, values: Any) -> Any:  # noqa: ANN401 (whatever the file holds)
+        """An endpoint that does not say which kind it is, is the embedded one."""
+        endpoint = values.get("endpoint") if isinstance(values, dict) else None
+        if isinstance(endpoint, dict) and "kind" not in endpoint:
+            return {**values, "endpoint": {**endpoint, "kind": "local"}}
+        return values
 
     @model_validator(mode="after")
     def _consistent(self) -> Pipeline:
@@ -318,20 +311,26 @@ class Settings(BaseSettings):
     spark: Spark = Spark()
     mlflow: Mlflow = Mlflow()
     http: Http = Http()
+    cloudera: Cloudera = Cloudera()
     pipelines: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")], Pipeline] = Field(
         min_length=1
     )
     """Pipelines by name (lower case letters, digits, `-`, `_`)."""
 
     @model_validator(mode="after")
-    def _ports_differ(self) -> Settings:
-        taken: dict[int, str] = {self.http.port: "http.port"}
+    def _endpoints_differ(self) -> Settings:
+        taken: dict[int | str, str] = {self.http.port: "http.port"}
         for name, pipeline in self.pipelines.items():
-            where = f"pipelines.{name}.endpoint.port"
-            if other := taken.get(pipeline.endpoint.port):
-                msg = f"{where}: {pipeline.endpoint.port} is already {other}; give each its own"
+            endpoint, where = pipeline.endpoint, f"pipelines.{name}.endpoint"
+            what: int | str
+            if isinstance(endpoint, LocalEndpoint):
+                what, where = endpoint.port, f"{where}.port"
+            else:
+                what, where = endpoint.name(name), f"{where}.model"
+            if other := taken.get(what):
+                msg = f"{where}: {what} is already {other}; give each its own"
                 raise ValueError(msg)
-            taken[pipeline.endpoint.port] = where
+            taken[what] = where
         return self
 
     @classmethod

@@ -8,6 +8,7 @@ from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
 from config import machine
+from config.endpoint import LocalEndpoint as LocalSettings
 from config.policy import load_policy
 from config.settings import ConfigError, Pipeline, Settings
 from daemon.ledger import Ledger
@@ -15,7 +16,7 @@ from daemon.ledger import Ledger
 if TYPE_CHECKING:
     from daemon.doors import Doors
     from daemon.service import Clockwork
-    from handlers.endpoint import LocalEndpoint
+    from handlers.endpoint import Endpoint
     from handlers.registry import Registry
     from handlers.spark import Sessions
 
@@ -25,13 +26,15 @@ def ledger(settings: Settings) -> Ledger:
     return Ledger(settings.state_dir / "ledger.db")
 
 
-def endpoint(settings: Settings, name: str) -> LocalEndpoint:
+def endpoint(settings: Settings, name: str) -> Endpoint:
     """Open the door to a pipeline's endpoint."""
     from handlers.endpoint import LocalEndpoint  # noqa: PLC0415 (commands start fast)
 
-    return LocalEndpoint(
-        settings.pipelines[name].endpoint, settings.state_dir.resolve() / "endpoints" / name
-    )
+    wanted, home = settings.pipelines[name].endpoint, settings.state_dir.resolve() / "endpoints"
+    if isinstance(wanted, LocalSettings):
+        return LocalEndpoint(wanted, home / name)
+    msg = f"pipelines.{name}.endpoint.kind: cloudera cannot be served yet"
+    raise ConfigError(msg)
 
 
 def sessions(settings: Settings) -> Sessions:

@@ -36,6 +36,8 @@ from handlers.facts import GiveUp, State, TryLater
 
 NAME = "cards"
 EXAMPLE = Path(__file__).resolve().parent.parent / "config" / "demo.yaml"
+PORT = 5001
+"""Of the endpoint, in the example."""
 BATCH_WITHIN = 180.0
 ASK_EVERY = 0.25
 STYLES = {"promoted": "bold green", "kept": "cyan", "skipped": "yellow", "parked": "bold red"}
@@ -126,14 +128,13 @@ def _stage(home: Path) -> Settings:
     home.mkdir(parents=True, exist_ok=True)
     config = home / "demo.yaml"
     text = EXAMPLE.read_text(encoding="utf-8")
-    wanted = load(EXAMPLE)
     text = text.replace(
         "state_dir: retraind-state/demo ", f"state_dir: {home.resolve()} ", 1
-    ).replace("port: 5001", f"port: {_free(wanted.pipelines[NAME].endpoint.port)}", 1)
+    ).replace(f"port: {PORT}", f"port: {_free(PORT)}", 1)
     text += "\n    # the endpoint goes when the demo ends\n      outlive: false\n"
     # Its own store, whatever the environment names: a demo must not mix with real decisions.
     text += f"\nmlflow:\n  tracking_uri: sqlite:///{home.resolve()}/mlflow.db\n"
-    text += f"\nhttp:\n  port: {_free(wanted.http.port)}\n"
+    text += f"\nhttp:\n  port: {_free(load(EXAMPLE).http.port)}\n"
     config.write_text(text, encoding="utf-8")
     return load(config)
 

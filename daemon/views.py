@@ -68,7 +68,7 @@ def pipeline(settings: Settings, ledger: Ledger, name: str) -> View:
         if champion
         else None,
         "deployed": ledger.proven(name),
-        "endpoint": f"http://{wanted.endpoint.host}:{wanted.endpoint.port}/invocations",
+        "endpoint": wanted.endpoint.address(name),
         "open": {
             "delta": work.sequence,
             "rows": work.delta.rows,

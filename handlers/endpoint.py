@@ -32,7 +32,7 @@ from handlers.licence import LICENCE, MODELS, Licence, end
 from handlers.wire import VERSION_HEADER, split
 
 if TYPE_CHECKING:
-    from config.settings import LocalEndpoint as LocalSettings
+    from config.endpoint import LocalEndpoint as LocalSettings
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 LOG = "server.log"

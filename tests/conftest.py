@@ -18,6 +18,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import settings
 
+from config.endpoint import LocalEndpoint as LocalSettings
 from config.settings import Settings
 from handlers.cards import Recipe, cards
 from handlers.facts import Record
@@ -104,13 +105,13 @@ class Lab:
         self.artifacts: Path | None = lake / "artifacts"
         self.clock: Callable[[], datetime] = partial(datetime.now, timezone.utc)
         self._changes: dict[str, Any] = {}
-        self._port = free_port()
+        self.port = free_port()
         self._open: list[Doors] = []
 
     def settings(self, **changes: Any) -> Settings:
         """Give the lab's settings; changes stay for what follows."""
         self._changes |= changes
-        wanted = {"endpoint": {"port": self._port}, **self._changes}
+        wanted = {"endpoint": {"port": self.port}, **self._changes}
         return Settings.model_validate(
             {
                 "state_dir": self.home,
@@ -142,6 +143,7 @@ class Lab:
 
         wanted = self.settings()
         mine = wanted.pipelines[self.pipeline]
+        assert isinstance(mine.endpoint, LocalSettings)
         registry = Registry(self.tracking, None, self.pipeline, "lab", self.artifacts, "test")
         doors = Doors(
             Table(self.sessions, mine.table, mine.branch), registry,

@@ -38,7 +38,7 @@ from daemon import composition, operate, runner
 from daemon.ledger import Ledger
 from handlers.append import Mode, append
 from handlers.cards import Recipe, cards
-from handlers.endpoint import LOG
+from handlers.endpoint import LOG, LocalEndpoint
 from handlers.evidence import PROOF
 from handlers.facts import Model
 from handlers.licence import LICENCE
@@ -159,7 +159,9 @@ class World:
         """Keep the state as it is, and which model the endpoint serves."""
         saved = self.home / "saved" / name
         shutil.copytree(self.state, saved, ignore=shutil.ignore_patterns(*OF_THE_SERVER))
-        about = composition.endpoint(self.settings, NAME)._about()
+        local = composition.endpoint(self.settings, NAME)
+        assert isinstance(local, LocalEndpoint)
+        about = local._about()
         self._served[name] = Model(about["model_version"], about["run_id"]) if about else None
 
     def put_back(self, name: str | None) -> None:

@@ -32,7 +32,7 @@ from endpoint_conformance import (
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from config.settings import LocalEndpoint as LocalSettings
+from config.endpoint import LocalEndpoint as LocalSettings
 from handlers import endpoint as endpoint_module
 from handlers import licence as licence_module
 from handlers import serve, wire

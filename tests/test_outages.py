@@ -315,7 +315,7 @@ def test_a_stolen_port_delays_the_deployment_and_nothing_else(lab: Lab) -> None:
     server = server_of(lab)
     server.kill()
     psutil.wait_procs([server], 10)
-    port = lab.settings().pipelines[lab.pipeline].endpoint.port
+    port = lab.port
     with socket.create_server(("127.0.0.1", port)):
         lab.append(6)
         reconciler.tick()

@@ -258,7 +258,7 @@ def test_a_killed_endpoint_comes_back(lab: Lab) -> None:
     reconciler = lab.reconciler(book)
     lab.append(0)
     reconciler.tick()
-    port = lab.settings().pipelines[lab.pipeline].endpoint.port
+    port = lab.port
     owners = {c.pid for c in psutil.net_connections() if c.laddr and c.laddr.port == port and c.pid}
     for pid in owners - {os.getpid()}:
         os.kill(pid, signal.SIGKILL)

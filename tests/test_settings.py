@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from config.endpoint import LONGEST_NAME, ClouderaEndpoint, LocalEndpoint
 from config.loading import load
 from config.section import UNITS, Duration, Section, fields
 from config.settings import METRICS, ConfigError, Pipeline, Settings
@@ -77,12 +78,14 @@ def sections(annotation: object) -> list[type[Section]]:
     return [k for k in kinds if isinstance(k, type) and issubclass(k, Section)]
 
 
-def leaves(model: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[tuple[str, FieldInfo]]:
-    """Walk every single setting: its environment variable and its field."""
+def leaves(
+    model: type[BaseModel], kind: int = 0, path: tuple[str, ...] = ()
+) -> Iterator[tuple[str, FieldInfo]]:
+    """Walk every single setting: its environment variable and its field; `kind` of endpoint."""
     for name, field in fields(model).items():
         inside = [*path, name, "cards"] if get_origin(field.annotation) is dict else [*path, name]
         if found := sections(field.annotation):
-            yield from leaves(found[0], tuple(inside))
+            yield from leaves(found[min(kind, len(found) - 1)], kind, tuple(inside))
         else:
             yield "RETRAIND_" + "__".join([*path, name]).upper(), field
 
@@ -109,12 +112,15 @@ SPECIAL = {
     "STRATEGY": "full",
     "WEIGHING": "aue",
     "CANDIDATES": '["full"]',
-    "KIND": "local",
     "METRIC": "auc",
     "DRIVER_MEMORY": "2g",
     "FEATURES": '["a", "b"]',
     "ROW_KEY": '["id"]',
     "IGNORE": '["c"]',
+    "URL": "https://ml.example.com",
+    "MODELSERVICE": "https://ml.example.com/model",
+    "ADDONS": '["spark"]',
+    "ENVIRONMENT": '{"A": "b"}',
     "CONF": '{"spark.a": "b"}',
     "PARAMETERS": '{"max_depth": 3}',
     "MAX_WAIT": "90.5",
@@ -149,9 +155,14 @@ def another(name: str, default: object) -> str:
     return "elsewhere"
 
 
-def test_every_single_value_can_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("kind", ["local", "cloudera"])
+def test_every_single_value_can_come_from_the_environment(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Without a file, each setting has a variable of its own, and that variable is obeyed."""
-    wanted = {name: another(name, field.default) for name, field in leaves(Settings)}
+    place = ["local", "cloudera"].index(kind)
+    wanted = {name: another(name, field.default) for name, field in leaves(Settings, place)}
+    wanted["RETRAIND_PIPELINES__CARDS__ENDPOINT__KIND"] = kind
     for name, text in wanted.items():
         monkeypatch.setenv(name, text)
     settings = load(None).model_dump(mode="json", by_alias=True)
@@ -421,10 +432,53 @@ def test_two_pipelines_need_two_ports(read: Read, refused: Callable[[str], str])
     assert "pipelines.loans.endpoint.port: 5001" in text
     assert "pipelines.cards.endpoint.port" in text
     apart = two.replace("paid}", "paid, endpoint: {port: 5002}}")
-    assert read(apart).pipelines["loans"].endpoint.port == 5002
+    assert read(apart).pipelines["loans"].endpoint == LocalEndpoint(port=5002)
     assert "5002 is already http.port" in re.sub(
         r"\s+", " ", refused(apart + "http: {port: 5002}\n")
     )
+
+
+CLOUDERA = """
+pipelines:
+  cards: {table: a.b, label: y, endpoint: {kind: cloudera, replica: 2, cpu: 0}}
+  loans: {table: a.b, label: y, endpoint: {kind: clouded}}
+  local: {table: a.b, label: y, endpoint: {kind: cloudera, model: "no spaces"}}
+  endpoint: {table: a.b, label: y, endpoint: {port: 0, model: x}}
+"""
+
+
+def test_each_kind_of_endpoint_has_its_own_settings(refused: Callable[[str], str]) -> None:
+    """A mistake is told with the path that the file has, and the settings of that kind."""
+    text = refused(CLOUDERA)
+    assert "pipelines.cards.endpoint.replica: unknown setting; did you mean 'replicas'?" in text
+    assert "pipelines.cards.endpoint.cpu: " in text
+    assert "pipelines.loans.endpoint: " in text
+    assert "'local', 'cloudera'" in text
+    assert "pipelines.local.endpoint.model: does not fit; expected: Name of the model" in text
+    assert "pipelines.endpoint.endpoint.port: " in text
+    assert "pipelines.endpoint.endpoint.model: unknown setting; known: kind, host, port" in text
+
+
+def test_two_pipelines_need_two_models(read: Read, refused: Callable[[str], str]) -> None:
+    """Two pipelines would replace each other's model; the default names differ."""
+    two = """
+pipelines:
+  cards: {table: a.b, label: y, endpoint: {kind: cloudera}}
+  loans: {table: a.c, label: y, endpoint: {kind: cloudera, model: retraind-cards}}
+"""
+    assert "loans.endpoint.model: retraind-cards is already pipelines.cards.endp" in refused(two)
+    assert len(read(two.replace("model: retraind-cards", "")).pipelines) == 2
+
+
+@given(st.from_regex(r"[a-z0-9][a-z0-9_-]{0,62}", fullmatch=True))
+def test_the_name_of_a_model_is_never_too_long(pipeline: str) -> None:
+    """The default name is cut to a label's length, and two long names stay apart."""
+    endpoint = ClouderaEndpoint(kind="cloudera")
+    names = {endpoint.name(pipeline), endpoint.name(f"{pipeline}x")}
+    assert len(names) == 2
+    for name in names:
+        assert len(name) <= LONGEST_NAME
+        assert ClouderaEndpoint(kind="cloudera", model=name.rstrip("-_")).name("") in name
 
 
 @pytest.mark.parametrize("name", ["a.b", "lake.bank.cards", "spark_catalog.a.b.c", "a.b-c$d"])

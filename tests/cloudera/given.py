@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from cloudera.deployments import ModelDeployment
 from cloudera.models import Model
 from cloudera.registry import RegisteredModelVersion
 from cloudera.workbench import Workbench
+from config.machine import Site
 
 EXPERIMENT, PATH, NAME = "0000-0000-0000-0001", "model", "cards"
 LOADER = "scorer_of_the_model"
@@ -95,3 +97,12 @@ def ask(bench: Workbench, model: Model, request: Any, **headers: str) -> httpx.R
     body = {"accessKey": model.access_key, "request": request}
     with httpx.Client(trust_env=False, timeout=60) as client:
         return client.post(bench.model_url, json=body, headers=headers)
+
+
+def site(bench: Workbench, **changes: Any) -> Site:
+    """Say how a program gets into the workbench, as it would find out in a workload."""
+    bench.client()  # from now on `cmlapi` is found
+    found = bench.catalogue.own
+    own = {name: found[name] for name in ("kernel", "edition", "editor", "full_version")}
+    told = Site(bench.url, bench.project_id, bench.key.text, None, None, (), own, 20.0)
+    return replace(told, **changes)
