@@ -91,9 +91,9 @@ class ClouderaEndpoint(Section):
     """Held-out rows whose answers are compared with the offline predictions after a deployment."""
     modelservice: str | None = Field(None, pattern=r"^https?://\S+$")
     """Address that models answer at; default `https://modelservice.<domain>/model`."""
-    authorize: bool = False
-    """Send the API key to the model as well, where models ask for it; it needs the audience
-    Application."""
+    authorize: bool | None = None
+    """Send the API key to the model as well, for which it needs the audience Application; default
+    where the model asks for one."""
     answer_within: Duration = 60.0
     """Seconds that a model may take to answer, those in which it is busy included."""
     outlive: bool = True

@@ -26,15 +26,25 @@ def ledger(settings: Settings) -> Ledger:
     return Ledger(settings.state_dir / "ledger.db")
 
 
-def endpoint(settings: Settings, name: str) -> Endpoint:
-    """Open the door to a pipeline's endpoint."""
+def endpoint(settings: Settings, name: str, patience: float = 0.0) -> Endpoint:
+    """Open the door to a pipeline's endpoint; it waits `patience` seconds for a slow platform."""
     from handlers.endpoint import LocalEndpoint  # noqa: PLC0415 (commands start fast)
 
     wanted, home = settings.pipelines[name].endpoint, settings.state_dir.resolve() / "endpoints"
     if isinstance(wanted, LocalSettings):
         return LocalEndpoint(wanted, home / name)
-    msg = f"pipelines.{name}.endpoint.kind: cloudera cannot be served yet"
-    raise ConfigError(msg)
+    from handlers.cloudera_endpoint import ClouderaEndpoint, Waiting  # noqa: PLC0415 (see above)
+    from handlers.shelf import Shelf  # noqa: PLC0415
+    from handlers.workbench import Workbench  # noqa: PLC0415
+
+    def experiment() -> str:
+        return _registry(settings, machine.tracking(settings), name).experiment()
+
+    workbench = Workbench(machine.site(settings))
+    # The platform's own MLflow registers under this name, too: then there is nothing to register.
+    shelf = Shelf(workbench, wanted.name(name), f"{settings.mlflow.experiment}-{name}")
+    waiting = Waiting(patience, Event().wait)
+    return ClouderaEndpoint(wanted, workbench, shelf, home / name, experiment, waiting)
 
 
 def sessions(settings: Settings) -> Sessions:
@@ -44,7 +54,7 @@ def sessions(settings: Settings) -> Sessions:
     return to_spark(machine.look(settings), settings)
 
 
-def doors(settings: Settings) -> dict[str, tuple[Pipeline, Doors]]:
+def doors(settings: Settings, patience: float = 0.0) -> dict[str, tuple[Pipeline, Doors]]:
     """Open the doors of every pipeline; nothing is reached before it is used."""
     from handlers.spark import sessions as to_spark  # noqa: PLC0415 (commands start fast)
 
@@ -60,15 +70,17 @@ def doors(settings: Settings) -> dict[str, tuple[Pipeline, Doors]]:
     opened = {}
     for name, pipeline in settings.pipelines.items():
         check_parameters(pipeline.task, pipeline.train)
-        registry = _registry(settings, found, name)
+        registry = _registry(settings, found.tracking, name)
         table = Table(spark, pipeline.table, pipeline.branch)
-        opened[name] = pipeline, Doors(table, registry, endpoint(settings, name))
+        opened[name] = pipeline, Doors(table, registry, endpoint(settings, name, patience))
     return opened
 
 
-def clockworks(settings: Settings, book: Ledger, stopping: Event) -> dict[str, Clockwork]:
-    """Build what keeps each pipeline level."""
-    opened = doors(settings)
+def clockworks(
+    settings: Settings, book: Ledger, stopping: Event, patience: float = 0.0
+) -> dict[str, Clockwork]:
+    """Build what keeps each pipeline level; see `endpoint` for the patience."""
+    opened = doors(settings, patience)
     from daemon.reconcile import Reconciler  # noqa: PLC0415 (slow)
     from daemon.service import Activity, Clockwork  # noqa: PLC0415
 
@@ -128,7 +140,7 @@ def explanation(settings: Settings, book: Ledger, run: str) -> dict[str, Any]:
     record = book.by_run(run)
     found = machine.look(settings)
     found.export(settings)
-    registry = _registry(settings, found, record.pipeline)
+    registry = _registry(settings, found.tracking, record.pipeline)
     run_id = record.model.run_id if record.model else None
     return {
         "decision": decision(record, book.forced(record.pipeline)),
@@ -137,13 +149,13 @@ def explanation(settings: Settings, book: Ledger, run: str) -> dict[str, Any]:
     }
 
 
-def _registry(settings: Settings, found: machine.Machine, name: str) -> Registry:
+def _registry(settings: Settings, tracking: machine.Found, name: str) -> Registry:
     from handlers.registry import Registry  # noqa: PLC0415 (after export, and slow)
 
-    embedded = found.tracking.value.startswith("sqlite:")
+    embedded = tracking.value.startswith("sqlite:")
     artifacts = settings.state_dir.resolve() / "mlartifacts" / name if embedded else None
     return Registry(
-        found.tracking.value, settings.mlflow.registry_uri, name, settings.mlflow.experiment,
+        tracking.value, settings.mlflow.registry_uri, name, settings.mlflow.experiment,
         artifacts, machine.code_version(),
     )  # fmt: skip
 

@@ -12,6 +12,9 @@ from config.settings import Settings
 from daemon import composition, dashboard, owner, service
 from daemon.ledger import Ledger
 
+PATIENCE = 3600.0
+"""Seconds for which `once` waits for a slow deployment: nobody ticks again soon."""
+
 log = structlog.get_logger(__name__)
 
 
@@ -54,4 +57,4 @@ def once(settings: Settings) -> Sequence[str]:
     """Tick every pipeline once; gives the names of those that did not get through."""
     stopping = threading.Event()
     with _owned(settings, stopping) as book:
-        return service.once(composition.clockworks(settings, book, stopping))
+        return service.once(composition.clockworks(settings, book, stopping, PATIENCE))

@@ -27,24 +27,19 @@ EXPLANATION = "explanation.json"
 PICTURES = "explanation"
 """The folder of the pictures."""
 SCORE = "retraind_score_"
-COLUMN_TYPES = {
-    "number": DataType.double,
-    "boolean": DataType.boolean,
-    "category": DataType.string,
-    "time": DataType.datetime,
-}
 
 
 def signature(scorer: Scorer) -> ModelSignature:
-    """Describe the model's input columns and output to MLflow."""
-    inputs: list[ColSpec | TensorSpec] = [
-        ColSpec(COLUMN_TYPES[feature.kind], feature.name, required=False)
-        for feature in scorer.features
-    ]
+    """Describe the model's output to MLflow, but not its input.
+
+    MLflow casts what a client sends to the types of a signature before the model sees it: a missing
+    truth value becomes false, and times must all be written alike. The scorer reads each cell as it
+    was sent, so that what is served are the offline scores; the example shows the columns.
+    """
     outputs: list[ColSpec | TensorSpec] = [ColSpec(DataType.float)]
     if scorer.task == "multiclass":
         outputs = [ColSpec(DataType.float, name) for name in scorer.classes]
-    return ModelSignature(Schema(inputs), Schema(outputs))
+    return ModelSignature(outputs=Schema(outputs))
 
 
 def write_proof(scorer: Scorer, sample: pd.DataFrame, path: Path) -> None:

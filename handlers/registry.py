@@ -101,6 +101,11 @@ class Registry:
         """Give the registered model's name."""
         return self._experiment_name
 
+    def experiment(self) -> str:
+        """Give the id of the experiment that all runs of the pipeline are in."""
+        with self._outages():
+            return self._connect()[1]
+
     def find(self, key: str) -> Record | None:
         """Find the completed work of a run key, None if it was never completed."""
         with self._outages():

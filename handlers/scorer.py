@@ -223,8 +223,8 @@ class Scorer:
     def predict(self, rows: pd.DataFrame, params: object = None) -> Any:  # noqa: ANN401, ARG002 (MLflow's pyfunc contract)
         """Score for MLflow: an array, or for several classes a frame with a column per class."""
         scores = self.score(rows)
-        if self.task == "multiclass":
-            return pd.DataFrame(scores, columns=list(self.classes))
+        if self.task == "multiclass":  # XGBoost gives no rows in another shape
+            return pd.DataFrame(scores.reshape(-1, len(self.classes)), columns=list(self.classes))
         return scores
 
     def save(self, folder: Path) -> None:

@@ -35,7 +35,6 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "multiclass": {"objective": "multi:softprob", "num_class": 3},
     "regression": {"objective": "reg:squarederror"},
 }
-SWAPS = 20
 
 
 @dataclass(frozen=True)
@@ -96,6 +95,9 @@ def _train(folder: Path, version: str, task: Task) -> Trained:
 
 class EndpointConformance:
     """The rules. The fixtures decide which implementation is held to them."""
+
+    swaps = 20
+    """How often versions are swapped under load."""
 
     def test_starts_afresh(self, endpoint: Endpoint, models: Models) -> None:
         """Nothing answers after a stop; a deployment brings the endpoint up with that version."""
@@ -201,7 +203,7 @@ class EndpointConformance:
         with ThreadPoolExecutor(4) as pool:
             asking = [pool.submit(ask) for _ in range(4)]
             try:
-                for swap in range(1, SWAPS + 1):
+                for swap in range(1, self.swaps + 1):
                     trained = pair[swap % 2]
                     endpoint.deploy(trained.model, trained.folder)
                     assert endpoint.serving() == trained.model.version
