@@ -21,6 +21,7 @@ from daemon.decide import Decider
 from daemon.doors import Doors
 from daemon.ledger import Ledger
 from daemon.level import Leveller
+from daemon.metering import Metering
 from daemon.moment import Waiting, not_now
 from daemon.reading import Standing, Work
 from daemon.reign import fails
@@ -50,6 +51,7 @@ class Reconciler:
         self._clock = clock
         self._telling = Telling(name, ledger)
         self._leveller = Leveller(name, pipeline, doors, ledger, models, self._telling)
+        self._metering = Metering(name, doors.endpoint)
         self._decider = Decider(name, pipeline, doors, ledger, models, progress, clock)
         self._registry_asked = False
         self._measured: tuple[str, Changes] | None = None
@@ -243,6 +245,7 @@ class Reconciler:
         if record.model:  # before it is settled: after a crash in between it is done again
             self._registry.point("challenger", record.model.version)
         self._ledger.settle(record)
+        self._metering.tell(record)
         if (live := record.live) and live.alarmed:
             log.warning(
                 "champion_fails", delta=record.sequence, version=live.version,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -12,13 +12,14 @@ import pandas as pd
 import structlog
 
 from config.endpoint import ClouderaEndpoint as Settings
+from handlers import model_metrics
 from handlers.asked import Asked, Underway
 from handlers.endpoint import Answer
 from handlers.facts import GiveUp, Model, RetraindError, TryLater
 from handlers.modelservice import Access, Modelservice, NotAccepted
 from handlers.rollout import Rollout
 from handlers.scorer import Scorer
-from handlers.shelf import Deployment, Shelf
+from handlers.shelf import Shelf
 from handlers.workbench import Missing, Workbench
 
 LOOKS = 4
@@ -132,13 +133,15 @@ class ClouderaEndpoint:
                 ids = self._workbench.project_id, self._shelf.model().id, one.build.id, one.id
                 self._workbench.call("stop_model_deployment", *ids)
 
-    def deployed(self) -> Deployment | None:
-        """Give the deployment that is up, to keep metrics by.
+    def track(self, version: str, metrics: Mapping[str, float], start_ms: int, end_ms: int) -> None:
+        """Keep metrics beside the deployment that serves, if it is of that version.
 
         Raises:
-            TryLater: the workbench is out of reach.
+            TryLater: the workbench is out of reach, or does not take them.
         """
-        return self._shelf.serving()
+        up = self._shelf.serving()
+        if up and up.version == version:
+            model_metrics.track(up.crn, metrics, start_ms, end_ms)
 
     def _access(self) -> Access:
         model = self._shelf.model()

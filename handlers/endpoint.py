@@ -18,9 +18,10 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import httpx
 import numpy as np
@@ -77,6 +78,18 @@ class Endpoint(Protocol):
 
     def stop(self) -> None:
         """Stop answering; without effect when nothing runs."""
+
+
+@runtime_checkable
+class Metered(Protocol):
+    """An endpoint that keeps metrics beside what serves; not every one does."""
+
+    def track(self, version: str, metrics: Mapping[str, float], start_ms: int, end_ms: int) -> None:
+        """Keep metrics of a span of time (milliseconds since 1970) of a version, if that serves.
+
+        Raises:
+            TryLater: they cannot be kept.
+        """
 
 
 class LocalEndpoint:

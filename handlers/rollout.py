@@ -43,7 +43,8 @@ class Rollout:
         self._asked = asked
         self._experiment = experiment
         self._since: dict[str, tuple[int, float]] = {}
-        self._awaited = ""
+        self._dealt: dict[str, str] = {}
+        """By build: the newest deployment whose end was dealt with, or happened before our time."""
         self._failures: dict[str, int] = {}
         self._stuck: dict[str, int] = {}
 
@@ -59,7 +60,6 @@ class Rollout:
         self._asked.settle()
         for counts in (self._failures, self._stuck):
             counts.pop(model.run_id, None)
-        self._awaited = ""
 
     def _registered(self, model: Model) -> Version:
         """Give the registered version of a run; registering the run if there is none."""
@@ -132,12 +132,11 @@ class Rollout:
         what = f"The deployment of version {model.version}"
         if last and last.done:
             return
-        if last and last.going:
-            self._awaited = last.id
-        elif last and last.id == self._awaited:
-            self._awaited = ""
-            if last.failed:
-                self._failed(model, every)
+        # What failed before this daemon started may have been another trouble, long ago.
+        dealt = self._dealt.setdefault(build.id, last.id if last and not last.going else "")
+        if last and last.failed and last.id != dealt:
+            self._dealt[build.id] = last.id
+            self._failed(model, every)
         self._wait_for(every, self._settings.deploy_within, what)
         for stuck in [one for one in every if one.going]:
             self._unstick(model, stuck, every)
@@ -174,7 +173,6 @@ class Rollout:
         """Stop what does not come up: what found no room does not look again when there is some."""
         self._call("stop_model_deployment", *self._ids(stuck.build), stuck.id)
         self._stuck[model.run_id] = self._stuck.get(model.run_id, 0) + 1
-        self._awaited = ""
         log.warning("deployment_stuck", deployment=stuck.id, version=stuck.version)
         self._restore(model, [one for one in every if one.id != stuck.id])
         raise TryLater(

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import json
-import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
 import pytest
+from certificates import behind_tls, certificates
 from cloudera import given
 from cloudera.keys import APPLICATION
 from cloudera.workbench import Workbench as Emulator
@@ -148,51 +147,10 @@ def test_without_the_client_the_remedy_is_told(
 # -- TLS -------------------------------------------------------------------------------------
 
 
-def certificates(folder: Path) -> tuple[Path, Path]:
-    """Make a private CA and a certificate for loopback; gives the CA's, and the server's chain."""
-    x509 = pytest.importorskip("cryptography.x509")
-    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
-
-    def name(text: str) -> Any:
-        return x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, text)])
-
-    now, keys = datetime.now(timezone.utc), [ec.generate_private_key(ec.SECP256R1()) for _ in "ab"]
-    made = []
-    for number, subject in enumerate(["private CA", "localhost"]):
-        key = keys[number].public_key()
-        builder = x509.CertificateBuilder(
-            name("private CA"), name(subject), key, x509.random_serial_number(),
-            now - timedelta(days=1), now + timedelta(days=1),
-        )  # fmt: skip
-        builder = builder.add_extension(x509.BasicConstraints(number == 0, None), critical=True)
-        builder = builder.add_extension(
-            x509.SubjectKeyIdentifier.from_public_key(key), critical=False
-        )
-        issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(keys[0].public_key())
-        builder = builder.add_extension(issuer, critical=False)
-        if number:
-            names = x509.SubjectAlternativeName([x509.DNSName("localhost")])
-            builder = builder.add_extension(names, critical=False)
-        made.append(builder.sign(keys[0], hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
-    plain = keys[1].private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )  # fmt: skip
-    authority, chain = folder / "ca.pem", folder / "server.pem"
-    authority.write_bytes(made[0])
-    chain.write_bytes(made[1] + plain)
-    return authority, chain
-
-
 def test_a_private_ca_is_trusted_when_it_is_named(bench: Emulator, tmp_path: Path) -> None:
     """Without the CA's certificates the workbench is not trusted, and the setting is named."""
-    authority, chain = certificates(tmp_path)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(chain)
-    bench._api.socket = context.wrap_socket(bench._api.socket, server_side=True)
-    url = bench.url.replace("http://127.0.0.1", "https://localhost")
-    strange = given.site(bench, url=url)
+    authority, context = certificates(tmp_path)
+    strange = given.site(bench, url=behind_tls(bench._api, context))
     with pytest.raises(TryLater, match=r"cannot be trusted.*cloudera\.ca_bundle"):
         Workbench(strange).call(GET, strange.project_id)
     trusted = Workbench(replace(strange, ca_bundle=authority))
