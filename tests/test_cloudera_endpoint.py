@@ -21,13 +21,17 @@ from cloudera.workbench import Workbench as Emulator
 from endpoint_conformance import EndpointConformance, Models, make_rows, train_models
 from structlog.testing import capture_logs
 
-from config.endpoint import ClouderaEndpoint as Settings
+from config.endpoint import ClouderaEndpoint as EndpointSettings
+from config.settings import Settings
+from daemon import composition
 from daemon.metering import Metering, figures
 from daemon.reading import Work
 from handlers import modelservice, scorer
 from handlers.cloudera_endpoint import ClouderaEndpoint, Waiting
 from handlers.deploy import deploy
+from handlers.evidence import PROOF, read_proof
 from handlers.facts import Live, Model, Record, RetraindError, State, TryLater
+from handlers.registry import SCORER, Registry
 from handlers.shelf import Shelf
 from handlers.workbench import Workbench
 
@@ -66,7 +70,7 @@ def open_endpoint(
     bench: Emulator, home: Path, patience: float = 20.0, name: str = NAME, **changes: Any
 ) -> ClouderaEndpoint:
     """Open the door to a model, as a daemon would that has just started."""
-    settings = Settings.model_validate({**FAST, "modelservice": bench.model_url, **changes})
+    settings = EndpointSettings.model_validate({**FAST, "modelservice": bench.model_url, **changes})
     door = Workbench(given.site(bench))
     waiting = Waiting(patience, Event().wait)
     shelf = Shelf(door, name, name)
@@ -483,6 +487,41 @@ def test_a_build_that_cannot_be_deleted_waits(site: Site) -> None:
         assert site.up(version).serving() == version
 
 
+def test_a_logged_model_goes_all_the_way(
+    tmp_path: Path, loader: Loader, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model as MLflow keeps it is registered, built and deployed, and proven by its own rows."""
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    registry = Registry(uri, None, "cards", "lab", tmp_path / "artifacts", "test")
+    closed = record(Work(PIPELINE, 2, delta(2), moment()), State.PROMOTED)
+    model = registry.record(closed, models["3"].scorer, make_rows(40)).model
+    assert model is not None
+    with Emulator(tmp_path / "bench", tracking_uri=uri, loader=loader) as bench:
+        for name, value in bench.workload_environment().items():
+            if name.startswith(("CDSW_", "ML_RUNTIME_")):
+                monkeypatch.setenv(name, value)
+        monkeypatch.delenv("CDSW_APP_PORT", raising=False)
+        bench.client()
+        wanted = {
+            "table": "a.b",
+            "label": "y",
+            "endpoint": {**FAST, "modelservice": bench.model_url},
+        }
+        settings = Settings.model_validate({
+            "state_dir": tmp_path / "state", "pipelines": {"cards": wanted},
+            "mlflow": {"tracking_uri": uri, "experiment": "lab"},
+        })  # fmt: skip
+        door = composition.endpoint(settings, "cards", patience=20)
+        folder = registry.fetch(model, tmp_path / "fetched")
+        sample, expected = read_proof(folder / PROOF)
+        told = deploy(door, model, folder / SCORER, sample, expected)
+        assert told == f"answers as version {model.version}; 40 held-out predictions agree"
+        assert bench.models[0].body["name"] == NAME
+        assert bench.registered[0].body["name"] == "lab-cards"
+        (build,) = bench.builds
+        assert build.body["runtime_identifier"] == bench.runtime
+
+
 # -- metrics -----------------------------------------------------------------------------------
 
 
@@ -544,7 +583,7 @@ def test_a_private_ca_is_trusted_all_the_way(site: Site, tmp_path: Path) -> None
     """API and modelservice are reached behind certificates of a private CA, once it is named."""
     authority, context = certificates(tmp_path)
     url, model = (behind_tls(part, context) for part in (site.bench._api, site.bench._models))
-    settings = Settings.model_validate({**FAST, "modelservice": f"{model}/model"})
+    settings = EndpointSettings.model_validate({**FAST, "modelservice": f"{model}/model"})
     found = given.site(site.bench, url=url, ca_bundle=authority)
     mine, ways = site.models["1"], []
     for its in (found, replace(found, ca_bundle=None)):

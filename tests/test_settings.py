@@ -119,6 +119,7 @@ SPECIAL = {
     "IGNORE": '["c"]',
     "URL": "https://ml.example.com",
     "MODELSERVICE": "https://ml.example.com/model",
+    "AUTHORIZE": "true",
     "ADDONS": '["spark"]',
     "ENVIRONMENT": '{"A": "b"}',
     "CONF": '{"spark.a": "b"}',
