@@ -140,13 +140,31 @@ def run(config: Config = None, *, verbose: Verbose = False) -> None:
 
 
 @cli.command()
-def once(config: Config = None, *, verbose: Verbose = False) -> None:
-    """Look at every table once, do what there is to do, and exit (for cron, CI or a job)."""
+def once(
+    config: Config = None,
+    until: Annotated[
+        Literal["verdict"] | None,
+        typer.Option(help="Go up to the verdicts: train and judge, but deploy nothing."),
+    ] = None,
+    only: Annotated[
+        Literal["deploy"] | None,
+        typer.Option(help="Only bring the endpoints to their champions; no table is looked at."),
+    ] = None,
+    *,
+    verbose: Verbose = False,
+) -> None:
+    """Look at every table once, do what there is to do, and exit (for cron, CI or a job).
+
+    `--until verdict` and `--only deploy` are its two halves, for jobs that follow each other.
+    """
+    if until and only:
+        msg = "give either --until or --only"
+        raise typer.BadParameter(msg)
     settings = _settings(config, verbose=verbose)
     from daemon import runner  # noqa: PLC0415
 
-    with _waiting("looking at every table"):
-        failed = runner.once(settings)
+    with _waiting("bringing endpoints to their champions" if only else "looking at every table"):
+        failed = runner.once(settings, until or only or "all")
     if failed:
         _fail(f"Not everything got through: {', '.join(failed)}. `retraind status` says why.", 1)
 

@@ -54,15 +54,18 @@ def sessions(settings: Settings) -> Sessions:
     return to_spark(machine.look(settings), settings)
 
 
-def doors(settings: Settings, patience: float = 0.0) -> dict[str, tuple[Pipeline, Doors]]:
-    """Open the doors of every pipeline; nothing is reached before it is used."""
+def doors(
+    settings: Settings, patience: float = 0.0, *, warm: bool = True
+) -> dict[str, tuple[Pipeline, Doors]]:
+    """Open the doors of every pipeline; nothing is reached before it is used, but `warm` Spark."""
     from handlers.spark import sessions as to_spark  # noqa: PLC0415 (commands start fast)
 
     found = machine.look(settings)
     found.export(settings)
     spark = to_spark(found, settings)
     # Spark takes seconds to start, and so do the imports below: let them overlap.
-    Thread(target=_warm, args=[spark], daemon=True).start()
+    if warm:
+        Thread(target=_warm, args=[spark], daemon=True).start()
     from daemon.doors import Doors  # noqa: PLC0415 (after export, and slow)
     from handlers.table import Table  # noqa: PLC0415
     from handlers.train import check_parameters  # noqa: PLC0415
@@ -77,10 +80,10 @@ def doors(settings: Settings, patience: float = 0.0) -> dict[str, tuple[Pipeline
 
 
 def clockworks(
-    settings: Settings, book: Ledger, stopping: Event, patience: float = 0.0
+    settings: Settings, book: Ledger, stopping: Event, patience: float = 0.0, *, warm: bool = True
 ) -> dict[str, Clockwork]:
     """Build what keeps each pipeline level; see `endpoint` for the patience."""
-    opened = doors(settings, patience)
+    opened = doors(settings, patience, warm=warm)
     from daemon.reconcile import Reconciler  # noqa: PLC0415 (slow)
     from daemon.service import Activity, Clockwork  # noqa: PLC0415
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from time import monotonic
+from typing import Literal
 
 import structlog
 
@@ -34,6 +35,9 @@ from handlers.scorer import BadInput
 
 log = structlog.get_logger(__name__)
 
+Part = Literal["all", "verdict", "deploy"]
+"""What a tick closes: both gaps, only that to the table, or only that to the endpoint."""
+
 
 class Reconciler:
     """Keeps one pipeline level. One thread at a time."""
@@ -55,23 +59,18 @@ class Reconciler:
         self._decider = Decider(name, pipeline, doors, ledger, models, progress, clock)
         self._registry_asked = False
         self._measured: tuple[str, Changes] | None = None
+        self._part: Part = "all"
 
-    def tick(self) -> int:
-        """Close both gaps as far as they close now; trouble on one side leaves the other be.
+    def tick(self, part: Part = "all") -> int:
+        """Close the gaps as far as they close now; trouble on one side leaves the other be.
 
         Gives how much was done; after 0 a second tick would find nothing to do, either.
         """
         began, self._telling.deeds = monotonic(), 0
-        with self._telling.outages("endpoint"):
-            self.level()
-        with self._telling.outages("table"):
-            self.advance()
-        with self._telling.outages("endpoint"):
-            self.level()
-        with self._telling.outages("alias"):
-            self._leveller.point()
-        with self._telling.outages("pins"):
-            self._leveller.pin()
+        self._part = part
+        for side, close in self._steps(part):
+            with self._telling.outages(side):
+                close()
         # A look that finds nothing new is told only to those who ask for every tick.
         tell = log.info if self._telling.deeds else log.debug
         tell(
@@ -80,10 +79,19 @@ class Reconciler:
         )  # fmt: skip
         return self._telling.deeds
 
+    def _steps(self, part: Part) -> list[tuple[str, Callable[[], None]]]:
+        level = ("endpoint", self.level)
+        advance, point = ("table", self.advance), ("alias", self._leveller.point)
+        if part == "deploy":  # Spark stays off: pins wait for a tick that looks at the table
+            return [level, point]
+        looks = [advance, point, ("pins", self._leveller.pin)]
+        return looks if part == "verdict" else [level, advance, level, *looks[1:]]
+
     @property
     def troubled(self) -> bool:
         """Say whether something kept the last tick from closing its gaps."""
-        return bool(self._telling.troubles) or self._ledger.pending(self.name) is not None
+        open_ = self._part != "deploy" and self._ledger.pending(self.name) is not None
+        return open_ or bool(self._telling.troubles)
 
     def level(self) -> None:
         """Bring the endpoint to the champion."""

@@ -3,19 +3,42 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import structlog
 
 from config.settings import Settings
 from daemon import composition, dashboard, owner, service
 from daemon.ledger import Ledger
+from daemon.service import Step
+from daemon.store import NotOwner
+from handlers.facts import TryLater
+
+if TYPE_CHECKING:  # it brings all that is slow, and the pages come before that
+    from daemon.reconcile import Part
 
 PATIENCE = 3600.0
 """Seconds for which `once` waits for a slow deployment: nobody ticks again soon."""
 
 log = structlog.get_logger(__name__)
+
+
+class Opening:
+    """What the pages tell of the service, also before there is one."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._names = sorted(settings.pipelines)
+        self.service: service.Service | None = None
+
+    def activity(self) -> Mapping[str, Step]:
+        """Say what each pipeline does at this moment."""
+        return self.service.activity() if self.service else dict.fromkeys(self._names, Step())
+
+    def unready(self) -> list[str]:
+        """Name the pipelines that have not finished their first look."""
+        return self.service.unready() if self.service else list(self._names)
 
 
 def run(settings: Settings) -> None:
@@ -26,35 +49,72 @@ def run(settings: Settings) -> None:
 
 @contextmanager
 def running(settings: Settings) -> Iterator[service.Service]:
-    """Own the state, serve the pages, and give the service, ready to start."""
-    stopping = threading.Event()
+    """Serve the pages, own the state, and give the service, ready to start.
+
+    The pages come first: whoever looks after the process asks them from the first second, while
+    the state's former owner may have to be watched and the libraries take their time to load.
+    """
+    stopping, opening = threading.Event(), Opening(settings)
     bound = service.bind(settings.http.host, settings.http.port)
     host, port = bound.getsockname()[:2]
-    with _owned(settings, stopping, f"http://{host}:{port}") as book:
-        works = composition.clockworks(settings, book, stopping)
-        daemon = service.Service(works, book, stopping, settings.stop_within)
-        pages = dashboard.app(settings, book, daemon.activity, daemon.unready)
-        with service.pages(pages, bound):
-            log.info("serving_pages", url=f"http://{host}:{port}", state=str(settings.state_dir))
-            yield daemon
+    url = f"http://{host}:{port}"
+    book = composition.ledger(settings)
+    pages = dashboard.app(settings, book, opening.activity, opening.unready)
+    with service.pages(pages, bound):
+        log.info("serving_pages", url=url, state=str(settings.state_dir))
+        with _owned(book, stopping, url):
+            with _beating(book, stopping):
+                works = composition.clockworks(settings, book, stopping)
+            opening.service = service.Service(works, book, stopping, settings.stop_within)
+            yield opening.service
     for name, pipeline in settings.pipelines.items():
         if not pipeline.endpoint.outlive:
             composition.endpoint(settings, name).stop()
 
 
 @contextmanager
-def _owned(settings: Settings, stopping: threading.Event, url: str = "") -> Iterator[Ledger]:
+def _owned(book: Ledger, stopping: threading.Event, url: str = "") -> Iterator[None]:
     """Own the state while the body runs."""
-    book = composition.ledger(settings)
     owner.claim(book, owner.myself(url), stopping.wait)
     try:
-        yield book
+        yield
     finally:
         book.release()
 
 
-def once(settings: Settings) -> Sequence[str]:
-    """Tick every pipeline once; gives the names of those that did not get through."""
+@contextmanager
+def _beating(book: Ledger, stopping: threading.Event) -> Iterator[None]:
+    """Tell that the owner is alive while the body runs; it stops where another one took over.
+
+    Otherwise a job in another pod would take a training, or slow imports, for a dead owner.
+    """
+    done = threading.Event()
+
+    def beat() -> None:
+        while not done.wait(owner.BEAT_EVERY):
+            try:
+                book.beat()
+            except NotOwner:
+                stopping.set()  # the next write of the body says what happened
+                return
+            except TryLater as error:
+                log.warning("heartbeat_missed", trouble=str(error))
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def once(settings: Settings, part: Part = "all") -> Sequence[str]:
+    """Tick every pipeline until it is level; gives the names of those that did not get through."""
     stopping = threading.Event()
-    with _owned(settings, stopping) as book:
-        return service.once(composition.clockworks(settings, book, stopping, PATIENCE))
+    book = composition.ledger(settings)
+    with _owned(book, stopping), _beating(book, stopping):
+        works = composition.clockworks(
+            settings, book, stopping, PATIENCE, warm=part != "deploy"
+        )
+        return service.once(works, part)

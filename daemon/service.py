@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from time import monotonic
 from types import FrameType
+from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
@@ -21,9 +22,11 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from fastapi import FastAPI
 
 from daemon.owner import BEAT_EVERY
-from daemon.reconcile import Reconciler
 from daemon.store import NotOwner, Store
 from handlers.facts import GiveUp, TryLater
+
+if TYPE_CHECKING:  # it brings all that is slow, and the pages come before that
+    from daemon.reconcile import Part, Reconciler
 
 SIGNALS_WITHIN = 0.5
 
@@ -216,12 +219,12 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
-def once(clockworks: Mapping[str, Clockwork]) -> Sequence[str]:
+def once(clockworks: Mapping[str, Clockwork], part: Part = "all") -> Sequence[str]:
     """Tick every pipeline until it is level; gives the names of those that did not get through."""
     failed = []
     for name, clockwork in clockworks.items():
         with structlog.contextvars.bound_contextvars(pipeline=name, tick=secrets.token_hex(4)):
-            while clockwork.reconciler.tick():
+            while clockwork.reconciler.tick(part):
                 pass
         if clockwork.reconciler.troubled:
             failed.append(name)

@@ -260,6 +260,26 @@ def test_append_takes_rows_or_a_file(call: Call, options: list[object]) -> None:
     assert "give either --rows or --file" in text
 
 
+def test_once_takes_one_half_or_both(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--until verdict` and `--only deploy` exclude each other; the names of failures are told."""
+    asked = []
+
+    def ticks(settings: Settings, part: str) -> list[str]:
+        asked.append((list(settings.pipelines), part))
+        return ["cards"] if part == "deploy" else []
+
+    monkeypatch.setattr("daemon.runner.once", ticks)
+    assert call("once") == (0, "")
+    assert call("once", "--until", "verdict") == (0, "")
+    status, text = call("once", "--only", "deploy")
+    assert status == 1
+    assert text == "Not everything got through: cards. `retraind status` says why.\n"
+    assert asked == [(["cards"], part) for part in ("all", "verdict", "deploy")]
+    status, text = call("once", "--only", "deploy", "--until", "verdict")
+    assert (status, "give either --until or --only" in text) == (2, True)
+    assert call("once", "--only", "verdict")[0] == 2
+
+
 @pytest.mark.parametrize(
     "words",
     [

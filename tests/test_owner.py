@@ -16,8 +16,9 @@ from pathlib import Path
 import psutil
 import pytest
 from builders import PIPELINE, UUID, delta, dump, ledger, model, moment, park, promote, record
+from sites import until
 
-from daemon import owner
+from daemon import owner, runner
 from daemon.ledger import Ledger
 from daemon.store import NotOwner, Owner, now
 from handlers.facts import Cursor, GiveUp, State
@@ -123,6 +124,25 @@ def test_a_killed_daemon_is_replaced_at_once(
     assert owner.living(book) is None
     claim(book)
     promote(book, 1)
+
+
+def test_a_single_look_beats_as_long_as_it_works(
+    book: Ledger, other: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job that trains for minutes is no dead owner; one that lost the state is told to stop."""
+    monkeypatch.setattr(owner, "BEAT_EVERY", 0.01)
+    stopping = threading.Event()
+    before = claim(book).beat_at
+    with runner._beating(book, stopping):
+        until(lambda: _owner(other).beat_at > before, "it beats")
+        assert other.claim(replace(owner.myself(), host="elsewhere", pid=7), other.owner())
+        assert stopping.wait(5)
+
+
+def _owner(book: Ledger) -> Owner:
+    found = book.owner()
+    assert found is not None
+    return found
 
 
 def test_a_pid_given_to_another_program_is_no_daemon(book: Ledger, other: Ledger) -> None:

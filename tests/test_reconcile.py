@@ -68,6 +68,28 @@ def test_the_story(lab: Lab) -> None:
 
 
 @real
+def test_the_two_halves_of_a_tick_follow_each_other(lab: Lab) -> None:
+    """Up to the verdict nothing is deployed; the other half deploys, and looks at no table.
+
+    Each half ends well whatever the other one has left to do.
+    """
+    lab.append(0)
+    book = lab.ledger()
+    judging, deploying = lab.reconciler(book), lab.reconciler(book)
+    assert deploying.tick("deploy") == 0  # no champion yet: level
+    assert judging.tick("verdict") == 1
+    assert (champion(book, lab), serving(lab)) == ("1", None)
+    assert judging.tick("verdict") == 0
+    lab.append(1, 300, fraud_trx=[9] * 300)  # parked, but that is not the deployment's concern
+    head = book.standing(lab.pipeline).head_id
+    assert deploying.tick("deploy") == 1
+    assert serving(lab) == "1"
+    assert book.standing(lab.pipeline).head_id == head
+    assert not deploying.troubled
+    assert not judging.troubled
+
+
+@real
 def test_the_endpoint_gives_the_offline_predictions(lab: Lab) -> None:
     """What is served answers rows of the table exactly as the registered model scores them."""
     rows = lab.append(0)

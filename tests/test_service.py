@@ -16,9 +16,10 @@ from typing import Any, cast
 import httpx
 import pytest
 from builders import PIPELINE, TABLE, UUID, close, ledger, park, promote
+from conftest import free_port
 
 from config.settings import Pipeline, Settings
-from daemon import dashboard, service
+from daemon import dashboard, owner, runner, service
 from daemon.ledger import Ledger
 from daemon.reconcile import Reconciler
 from daemon.service import Activity, Clockwork, Service
@@ -235,3 +236,36 @@ def test_what_is_shown_is_escaped(site: Any) -> None:
     assert "&lt;script&gt;alert(2)" in page.text
     assert "<script" not in page.text
     assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+def test_the_pages_answer_before_the_state_is_owned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Health is told from the first second: while the former owner is watched, too."""
+    claiming, go_on = threading.Event(), threading.Event()
+
+    def claim(*_: object) -> None:
+        claiming.set()
+        go_on.wait(10)
+        raise GiveUp("Another one acts.")
+
+    monkeypatch.setattr(owner, "claim", claim)
+    port = free_port()
+    settings = Settings.model_validate(
+        {"state_dir": tmp_path, "http": {"port": port}, "pipelines": {"cards": {
+            "table": TABLE, "label": "fraud"}}}
+    )  # fmt: skip
+
+    def run() -> None:
+        with pytest.raises(GiveUp):
+            runner.run(settings)
+
+    daemon = threading.Thread(target=run)
+    daemon.start()
+    assert claiming.wait(10)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False) as client:
+        assert client.get("/healthz").text == "ok"
+        assert client.get("/readyz").json() == {"ready": False, "waiting": ["cards"]}
+        assert client.get("/").status_code == 200
+    go_on.set()
+    daemon.join()
