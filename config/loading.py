@@ -19,8 +19,9 @@ from pydantic_settings import SettingsError
 
 from config.section import fields
 from config.settings import ConfigError, Settings
+from config.workload import COMMAND_VARIABLE, CONFIG_VARIABLE
 
-CONFIG_VARIABLE = "RETRAIND_CONFIG"
+NO_SETTINGS = (CONFIG_VARIABLE, COMMAND_VARIABLE)
 
 
 def load(path: Path | None) -> Settings:
@@ -70,7 +71,7 @@ def read(path: Path, what: str, option: str, first: str) -> dict[Any, Any]:
 
 def _unknown_variables() -> Iterator[str]:
     for name in sorted(os.environ):
-        if name.upper().startswith("RETRAIND_") and name != CONFIG_VARIABLE:
+        if name.upper().startswith("RETRAIND_") and name not in NO_SETTINGS:
             field = name.lower().removeprefix("retraind_").split("__")[0]
             if field not in fields(Settings):
                 yield f"environment {name}: unknown setting{nearest(field, Settings)}"

@@ -193,6 +193,9 @@ def append(
     ] = True,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the generated rows.")] = 0,
     *,
+    if_new: Annotated[
+        bool, typer.Option("--if-new", help="Only create the table; one with rows is left alone.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Append a batch to a pipeline's table; creates the table on first use.
@@ -209,8 +212,9 @@ def append(
     name = _pick(settings, pipeline)
     source = file or Recipe(rows or 0, seed, batch or 0, drift, signal)
     with _waiting(f"committing to {settings.pipelines[name].table}"):
-        done = produce.append(settings, name, source, mode, follow=batch is None)
-    _show(done, as_json, f"{done['rows']} rows in snapshot {done['snapshot']} of {done['table']}")
+        done = produce.append(settings, name, source, mode, follow=batch is None, if_new=if_new)
+    told = f"{done['rows']} rows" if done["rows"] else "Nothing was appended; the head is"
+    _show(done, as_json, f"{told} in snapshot {done['snapshot']} of {done['table']}")
 
 
 @cli.command()

@@ -1,10 +1,13 @@
-"""What an operator does: each is written to the ledger with who and why, and the next tick acts."""
+"""What an operator does: each is written to the ledger with who and why, and the next tick acts.
+
+`who` is told by what let the person in; without it, it is whoever runs this process.
+"""
 
 from __future__ import annotations
 
-import getpass
 from typing import TYPE_CHECKING
 
+from config import workload
 from daemon import owner
 from daemon.ledger import Ledger
 from handlers.facts import GiveUp, Record
@@ -13,7 +16,7 @@ if TYPE_CHECKING:
     from handlers.endpoint import Endpoint
 
 
-def rollback(book: Ledger, pipeline: str, to: str | None, reason: str) -> str:
+def rollback(book: Ledger, pipeline: str, to: str | None, reason: str, who: str = "") -> str:
     """Make an earlier champion the champion again."""
     current = book.champion(pipeline)
     version = current.model.version if current else "none"
@@ -27,11 +30,11 @@ def rollback(book: Ledger, pipeline: str, to: str | None, reason: str) -> str:
             f"Version {version} is the first champion of {pipeline}."
         )  # fmt: skip
         raise GiveUp(what, "`retraind history` lists the promoted versions.")
-    book.rollback(pipeline, _who(), model, reason)
+    book.rollback(pipeline, who or workload.person(), model, reason)
     return f"{pipeline}: version {model.version} is champion instead of {version}."
 
 
-def promote(book: Ledger, pipeline: str, version: str, reason: str) -> str:
+def promote(book: Ledger, pipeline: str, version: str, reason: str, who: str = "") -> str:
     """Make a model champion although it has not won."""
     current = book.champion(pipeline)
     former = current.model.version if current else "none"
@@ -55,34 +58,36 @@ def promote(book: Ledger, pipeline: str, version: str, reason: str) -> str:
             f"{found.undone_snapshots} snapshot(s), were rolled back.",
             "Choose a version that has not learnt from them.",
         )
-    book.promote(pipeline, _who(), record.model, reason)
+    book.promote(pipeline, who or workload.person(), record.model, reason)
     return f"{pipeline}: version {version} is champion instead of {former}, forced."
 
 
-def pause(book: Ledger, pipeline: str, reason: str) -> str:
+def pause(book: Ledger, pipeline: str, reason: str, who: str = "") -> str:
     """Stop acting on new snapshots."""
-    book.pause(pipeline, _who(), reason)
+    book.pause(pipeline, who or workload.person(), reason)
     return f"{pipeline} is paused; snapshots are kept for `retraind resume`."
 
 
-def resume(book: Ledger, pipeline: str) -> str:
+def resume(book: Ledger, pipeline: str, who: str = "") -> str:
     """Act on new snapshots again."""
-    book.resume(pipeline, _who())
+    book.resume(pipeline, who or workload.person())
     return f"{pipeline} goes on at the next tick."
 
 
-def retry(book: Ledger, pipeline: str, delta: int | None, *, release: bool = False) -> str:
+def retry(
+    book: Ledger, pipeline: str, delta: int | None, *, release: bool = False, who: str = ""
+) -> str:
     """Take up parked deltas again; released ones whatever the data contract says of them."""
     parked = _parked(book, pipeline, delta)
-    book.retry(pipeline, _who(), parked, "release" if release else "")
+    book.retry(pipeline, who or workload.person(), parked, "release" if release else "")
     taken = f"{len(parked)} parked delta(s) are taken up again" if parked else "nothing is parked"
     return f"{pipeline}: {taken}; what waits for an attempt is tried at the next tick."
 
 
-def drop(book: Ledger, pipeline: str, delta: int, reason: str) -> str:
+def drop(book: Ledger, pipeline: str, delta: int, reason: str, who: str = "") -> str:
     """Close a parked delta for good: its rows are never trained on."""
     parked = _parked(book, pipeline, delta)
-    book.retry(pipeline, _who(), parked, "drop", reason)
+    book.retry(pipeline, who or workload.person(), parked, "drop", reason)
     return f"{pipeline}: delta {delta} is dropped at the next tick; its rows stay in the table."
 
 
@@ -105,10 +110,3 @@ def stop_endpoint(book: Ledger, pipeline: str, endpoint: Endpoint) -> str:
     endpoint.stop()
     told = f"no longer serves version {version}" if version else "served nothing"
     return f"{pipeline}: {endpoint.where} {told}."
-
-
-def _who() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError):
-        return "unknown"

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import secrets
-import socket
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from time import monotonic
 
 import psutil
 
+from config.workload import host
 from daemon.store import Owner, Store, now
 from handlers.facts import GiveUp
 from handlers.licence import alive, born
@@ -25,7 +25,7 @@ def myself(url: str = "") -> Owner:
     """Describe this process."""
     pid = os.getpid()
     started = born(psutil.Process(pid))
-    return Owner(secrets.token_hex(16), socket.gethostname(), pid, started, url, now())
+    return Owner(secrets.token_hex(16), host(), pid, started, url, now())
 
 
 def claim(store: Store, me: Owner, wait: Wait) -> Owner:
@@ -70,7 +70,7 @@ def living(store: Store, at: datetime | None = None) -> Owner | None:
     owner = store.owner()
     if owner is None:
         return None
-    if owner.host == socket.gethostname():
+    if owner.host == host():
         return owner if alive(owner.pid, owner.started) else None
     age = (at or now()) - owner.beat_at
     return owner if age < timedelta(seconds=DEAD_AFTER) else None

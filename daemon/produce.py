@@ -8,7 +8,7 @@ from typing import Any
 
 from config.settings import Settings
 from daemon import composition
-from handlers.append import Mode, read_file
+from handlers.append import Mode, exists, read_file
 from handlers.append import append as commit
 from handlers.cards import SCHEMA, Recipe, cards
 from handlers.facts import GiveUp, TryLater
@@ -16,11 +16,13 @@ from handlers.table import Table
 
 
 def append(
-    settings: Settings, name: str, source: Recipe | Path, mode: Mode, *, follow: bool = False
-) -> dict[str, Any]:
+    settings: Settings, name: str, source: Recipe | Path, mode: Mode, *, follow: bool = False,
+    if_new: bool = False,
+) -> dict[str, Any]:  # fmt: skip
     """Commit generated rows or a file's as one snapshot; gives what was committed.
 
-    With `follow`, the recipe's batch is the one that follows those in the table.
+    With `follow`, the recipe's batch is the one that follows those in the table. With `if_new`, a
+    table that has rows is left as it is.
     """
     pipeline = settings.pipelines[name]
     if pipeline.branch != "main":
@@ -30,6 +32,8 @@ def append(
         )
     sessions = composition.sessions(settings)
     table = Table(sessions, pipeline.table, pipeline.branch)
+    if if_new and exists(sessions, pipeline.table) and (head := table.head()):
+        return {"table": pipeline.table, "mode": mode, "rows": 0, "snapshot": head.snapshot_id}
     if isinstance(source, Recipe):
         if pipeline.label not in SCHEMA.names:
             raise GiveUp(

@@ -41,6 +41,17 @@ def read_file(path: Path) -> pa.Table:
     return rows
 
 
+def exists(sessions: Sessions, table: str) -> bool:
+    """Say whether there is such a table.
+
+    Raises:
+        GiveUp: the catalog cannot be asked.
+    """
+    session = sessions()
+    with _refusals(table):
+        return bool(session.catalog.tableExists(table))
+
+
 def append(
     sessions: Sessions, table: str, rows: pa.Table, mode: Mode, key: Sequence[str], scratch: Path
 ) -> None:
