@@ -72,7 +72,7 @@ class Http(Section):
     """The daemon's own pages and health checks."""
 
     host: str = "127.0.0.1"
-    """Address to bind; only loopback unless set otherwise."""
+    """Address to bind; only loopback unless set otherwise, and always with `CDSW_APP_PORT`."""
     port: int = Field(8090, ge=0, le=65535)
     """Port of the dashboard; Cloudera AI's `CDSW_APP_PORT` wins where it is set."""
 
@@ -348,6 +348,10 @@ class Settings(BaseSettings):
 
 
 def _platform(http: object) -> dict[str, Any]:
-    """Bind where Cloudera AI expects an Application to answer, whatever else is said."""
+    """Bind where Cloudera AI expects an Application to answer, whatever else is said.
+
+    That is on loopback: other pods reach every other address without the platform's login.
+    """
     port = os.environ.get("CDSW_APP_PORT")
-    return {"http": {"port": port}} if port and isinstance(http, dict) else {}
+    where = {"host": "127.0.0.1", "port": port}
+    return {"http": where} if port and isinstance(http, dict) else {}

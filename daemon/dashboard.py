@@ -15,9 +15,11 @@ from markupsafe import Markup
 from config import __version__
 from config.settings import Settings
 from daemon import views
+from daemon.actions import actions
 from daemon.chart import Point, chart
 from daemon.ledger import Ledger
 from daemon.service import Step
+from daemon.visitor import visitor
 from handlers.facts import TryLater
 
 TEMPLATES = Path(__file__).with_name("templates")
@@ -58,9 +60,15 @@ def app(
     ledger: Ledger,
     activity: Callable[[], Mapping[str, Step]],
     unready: Callable[[], list[str]],
+    *,
+    proxied: bool = False,
 ) -> FastAPI:
-    """Make the web application; everything it shows is read at the moment it is asked."""
+    """Make the web application; everything it shows is read at the moment it is asked.
+
+    `proxied` says that the platform's login stands before it, so that people may act here.
+    """
     pages = FastAPI(title="retraind", version=__version__, docs_url=None, redoc_url=None)
+    pages.include_router(actions(settings, ledger, proxied=proxied))
     templates = Jinja2Templates(TEMPLATES)
 
     @pages.exception_handler(TryLater)
@@ -107,6 +115,7 @@ def app(
             "trends": trends,
             "charts": {name: Markup(drawn(trend)) for name, trend in trends.items()},  # noqa: S704 (its texts are escaped)
             "activity": activity(),
+            "visitor": visitor(request.headers, proxied=proxied),
             "history": views.history(ledger.history(limit=50), ledger.forced()),
             "outcome": views.outcome,
         }

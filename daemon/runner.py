@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
+from config import workload
 from config.settings import Settings
 from daemon import composition, dashboard, owner, service
 from daemon.ledger import Ledger
@@ -59,7 +60,8 @@ def running(settings: Settings) -> Iterator[service.Service]:
     host, port = bound.getsockname()[:2]
     url = f"http://{host}:{port}"
     book = composition.ledger(settings)
-    pages = dashboard.app(settings, book, opening.activity, opening.unready)
+    proxied = workload.is_application()
+    pages = dashboard.app(settings, book, opening.activity, opening.unready, proxied=proxied)
     with service.pages(pages, bound):
         log.info("serving_pages", url=url, state=str(settings.state_dir))
         with _owned(book, stopping, url):

@@ -206,15 +206,18 @@ def test_a_variable_that_is_no_json_is_named(
 
 
 def test_the_platforms_port_wins(read: Read, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An Application that answers elsewhere than on CDSW_APP_PORT is dead, whoever says so."""
+    """An Application that answers elsewhere than on CDSW_APP_PORT is dead, whoever says so.
+
+    On another address than loopback other pods would reach it without the platform's login.
+    """
     monkeypatch.setenv("CDSW_APP_PORT", "8100")
     text = BASE + "http: {host: 127.0.0.2, port: 9}\n"
     assert read(BASE).http.port == 8100
-    assert (read(text).http.port, read(text).http.host) == (8100, "127.0.0.2")
+    assert (read(text).http.port, read(text).http.host) == (8100, "127.0.0.1")
     monkeypatch.setenv("RETRAIND_HTTP__PORT", "77")
     assert read(text).http.port == 8100
     monkeypatch.delenv("CDSW_APP_PORT")
-    assert read(text).http.port == 77
+    assert (read(text).http.port, read(text).http.host) == (77, "127.0.0.2")
 
 
 @pytest.mark.parametrize(("port", "part"), [("abc", "http.port"), ("5001", "already http.port")])
