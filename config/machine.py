@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Mapping
@@ -56,6 +57,15 @@ class Machine:
         os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
         # Executors must run the very interpreter that holds our packages.
         os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
+
+
+def submit(properties: Mapping[str, str]) -> None:
+    """Have the next Spark driver start with these properties, whoever builds its session.
+
+    Properties that the session is built with win over them.
+    """
+    words = [word for key, value in properties.items() for word in ("--conf", f"{key}={value}")]
+    os.environ["PYSPARK_SUBMIT_ARGS"] = shlex.join([*words, "pyspark-shell"])
 
 
 def look(settings: Settings) -> Machine:
@@ -130,16 +140,8 @@ def spark() -> Found:
 
 def iceberg(settings: Settings) -> Found:
     """Choose the Iceberg runtime: a jar's path, Maven coordinates, or '' if Spark has it."""
-    wanted = settings.spark
-    if jar := wanted.iceberg_jar:
-        if not jar.is_file():
-            msg = f"spark.iceberg_jar: {jar} does not exist. Correct the path, or leave it out."
-            raise ConfigError(msg)
-        return Found(str(jar), "spark.iceberg_jar is set")
-    if wanted.packages:
-        return Found(wanted.packages, "spark.packages is set")
-    if {"spark.jars", "spark.jars.packages"} & set(wanted.conf):
-        return Found("", "spark.conf names the jars itself")
+    if found := _wanted_iceberg(settings):
+        return found
     if home := os.environ.get("SPARK_HOME"):
         own = Path(home) / "jars"
         if any(own.glob(ANY_RUNTIME)):
@@ -150,6 +152,24 @@ def iceberg(settings: Settings) -> Found:
         return Found(str(jar), "from the package snowpark-connect-deps-iceberg")
     msg = f"No Iceberg runtime jar was found. {LOCAL_EXTRA} Or set spark.iceberg_jar."
     raise ConfigError(msg)
+
+
+def _wanted_iceberg(settings: Settings) -> Found | None:
+    """Give the Iceberg runtime that the configuration names, if it names one."""
+    wanted = settings.spark
+    if jar := wanted.iceberg_jar:
+        fitting = sorted(jar.parent.glob(jar.name))
+        if not fitting or not fitting[-1].is_file():
+            msg = f"spark.iceberg_jar: {jar} does not exist. Correct the path, or leave it out."
+            raise ConfigError(msg)
+        return Found(str(fitting[-1]), "spark.iceberg_jar is set")
+    if wanted.packages:
+        return Found(wanted.packages, "spark.packages is set")
+    if {"spark.jars", "spark.jars.packages"} & set(wanted.conf):
+        return Found("", "spark.conf names the jars itself")
+    if wanted.data_connection:
+        return Found("", f"the data connection {wanted.data_connection!r} brings it")
+    return None
 
 
 def _packaged_jar() -> Path | None:

@@ -17,6 +17,7 @@ from pydantic_settings import (
 from config.contract import Contract
 from config.endpoint import Cloudera, ClouderaEndpoint, LocalEndpoint
 from config.section import Duration, Section
+from config.workload import is_workload
 
 IDENTIFIER = r"[^.\s`]+(\.[^.\s`]+){1,3}"
 
@@ -37,12 +38,21 @@ class Spark(Section):
 
     master: str = "local[2]"
     """Spark master URL, e.g. `local[2]`, `spark://host:7077`, `yarn`, `k8s://...`."""
+    data_connection: str | None = None
+    """Data connection of a Cloudera AI project, whose session is used; the lab's `CONNECTION_NAME`
+    in a workload."""
     catalog: str = "lake"
-    """Name of the embedded Iceberg catalog (type hadoop), unless `conf` defines it otherwise."""
+    """Name of the embedded Iceberg catalog (type hadoop), unless `conf` defines it otherwise;
+    `spark_catalog` is the Hive metastore that Spark knows."""
+    database: str | None = None
+    """Database of tables that are named without one; the lab's `DBNAME` in a workload."""
+    data_lake: str | None = None
+    """Directory of the data lake that Spark asks leave for, e.g. `s3a://bucket/path`; the lab's
+    `STORAGE` in a workload."""
     warehouse: Path | None = None
     """Folder of the embedded catalog's tables; default `<state_dir>/lake`."""
     iceberg_jar: Path | None = None
-    """Iceberg runtime jar to use instead of the one found on this machine."""
+    """Iceberg runtime jar to use instead of the one found on this machine; may hold a `*`."""
     packages: str | None = None
     """Maven coordinates of the Iceberg runtime, resolved by Spark, instead of a jar."""
     java_home: Path | None = None
@@ -317,6 +327,18 @@ class Settings(BaseSettings):
     )
     """Pipelines by name (lower case letters, digits, `-`, `_`)."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _in_database(cls, values: Any) -> Any:  # noqa: ANN401 (whatever the sources gave)
+        """Complete the names of tables that leave out their database."""
+        spark, pipelines = values.get("spark"), values.get("pipelines")
+        if not isinstance(spark, dict) or not isinstance(pipelines, dict):
+            return values
+        if not isinstance(database := spark.get("database"), str):
+            return values
+        named = {name: _completed(pipeline, database) for name, pipeline in pipelines.items()}
+        return {**values, "pipelines": named}
+
     @model_validator(mode="after")
     def _endpoints_differ(self) -> Settings:
         taken: dict[int | str, str] = {self.http.port: "http.port"}
@@ -342,9 +364,28 @@ class Settings(BaseSettings):
         dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 (pydantic-settings' contract)
         file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
     ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """Let the platform win over the environment, and that over the file (the init values)."""
+        """Let the platform win over the environment, that over the file, the lab's names last."""
         platform = InitSettingsSource(settings_cls, _platform(init_settings().get("http", {})))
-        return platform, env_settings, init_settings
+        lab = InitSettingsSource(settings_cls, _lab())
+        return platform, env_settings, init_settings, lab
+
+
+def _completed(pipeline: object, database: str) -> object:
+    """Put a pipeline's table into the database, if it is not in one."""
+    table = pipeline.get("table") if isinstance(pipeline, dict) else None
+    if not isinstance(pipeline, dict) or not isinstance(table, str) or "." in table:
+        return pipeline
+    prefix = database if "." in database else f"spark_catalog.{database}"
+    return {**pipeline, "table": f"{prefix}.{table}"}
+
+
+def _lab() -> dict[str, Any]:
+    """Give what the lab's scripts are told by variables of the project."""
+    names = {"data_connection": "CONNECTION_NAME", "data_lake": "STORAGE", "database": "DBNAME"}
+    if not is_workload():
+        return {}
+    found = {key: os.environ[name] for key, name in names.items() if os.environ.get(name)}
+    return {"spark": found} if found else {}
 
 
 def _platform(http: object) -> dict[str, Any]:

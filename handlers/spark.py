@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
+from config import machine as to_config
 from config.settings import Settings
 from handlers.facts import TryLater
 
@@ -20,14 +21,22 @@ if TYPE_CHECKING:
 Sessions = Callable[[], "SparkSession"]
 """Gives the shared session, starting it at the first call."""
 
+SESSION_CATALOG = "spark_catalog"
+LEAVES = ("spark.yarn.access.hadoopFileSystems", "spark.kerberos.access.hadoopFileSystems")
+"""Properties, of older and newer Sparks, that name the storage to ask leave for."""
+PLATFORMS_OWN = {
+    "spark.master": "master",
+    "spark.driver.host": "master",
+    "spark.driver.bindAddress": "master",
+    "spark.sql.catalog": "catalog",
+}
+"""What a data connection knows better, unless these settings are given."""
 QUIET = Path(__file__).resolve().parent.parent / "config" / "log4j2.properties"
 
 
 def properties(machine: Machine, settings: Settings) -> dict[str, str]:
     """Derive the Spark properties; whatever `spark.conf` says wins."""
     wanted = settings.spark
-    warehouse = (wanted.warehouse or settings.state_dir / "lake").resolve()
-    catalog = f"spark.sql.catalog.{wanted.catalog}"
     derived = {
         "spark.master": wanted.master,
         "spark.app.name": "retraind",
@@ -51,14 +60,32 @@ def properties(machine: Machine, settings: Settings) -> dict[str, str]:
     if machine.iceberg.value:
         key = "spark.jars.packages" if wanted.packages else "spark.jars"
         derived[key] = machine.iceberg.value
-    if catalog not in wanted.conf:
-        derived |= {
-            catalog: "org.apache.iceberg.spark.SparkCatalog",
-            f"{catalog}.type": "hadoop",
-            f"{catalog}.warehouse": str(warehouse),
-            f"{catalog}.cache-enabled": "false",
+    if wanted.data_lake:
+        derived |= dict.fromkeys(LEAVES, wanted.data_lake)
+    return derived | _catalog(settings) | dict(wanted.conf)
+
+
+def _catalog(settings: Settings) -> dict[str, str]:
+    """Derive the properties of the catalog: the Hive metastore's, or the embedded one."""
+    wanted = settings.spark
+    catalog = f"spark.sql.catalog.{wanted.catalog}"
+    if catalog in wanted.conf:
+        return {}
+    # A catalog that caches would hide the commits of other processes.
+    fresh = {f"{catalog}.cache-enabled": "false"}
+    if wanted.catalog == SESSION_CATALOG:
+        return fresh | {
+            "spark.sql.catalogImplementation": "hive",
+            "spark.sql.hive.hwc.execution.mode": "spark",  # Cloudera's; unknown elsewhere
+            catalog: "org.apache.iceberg.spark.SparkSessionCatalog",
+            f"{catalog}.type": "hive",
         }
-    return derived | dict(wanted.conf)
+    warehouse = (wanted.warehouse or settings.state_dir / "lake").resolve()
+    return fresh | {
+        catalog: "org.apache.iceberg.spark.SparkCatalog",
+        f"{catalog}.type": "hadoop",
+        f"{catalog}.warehouse": str(warehouse),
+    }
 
 
 def sessions(machine: Machine, settings: Settings) -> Sessions:
@@ -71,21 +98,11 @@ def sessions(machine: Machine, settings: Settings) -> Sessions:
 
     @cache
     def start() -> SparkSession:
-        from pyspark.errors import PySparkException  # noqa: PLC0415 (slow to import, and optional)
-        from pyspark.sql import SparkSession  # noqa: PLC0415
-
         machine.export(settings)
         logging.getLogger("py4j").setLevel(logging.ERROR)
-        builder = SparkSession.builder
-        for key, value in properties(machine, settings).items():
-            builder = builder.config(key, value)
-        try:
-            return builder.getOrCreate()
-        except (PySparkException, OSError, RuntimeError) as error:
-            raise TryLater(
-                f"Spark did not start ({settings.spark.master}): {error}.",
-                "`retraind doctor` checks Java, Spark and the Iceberg jar one by one.",
-            ) from error
+        if name := settings.spark.data_connection:
+            return _connected(name, machine, settings)
+        return _built(machine, settings)
 
     def session() -> SparkSession:
         with lock:  # a second thread would get the session before its catalogs are set
@@ -98,6 +115,54 @@ def sessions(machine: Machine, settings: Settings) -> Sessions:
         return found
 
     return session
+
+
+def _built(machine: Machine, settings: Settings) -> SparkSession:
+    from pyspark.errors import PySparkException  # noqa: PLC0415 (slow to import, and optional)
+    from pyspark.sql import SparkSession  # noqa: PLC0415
+
+    builder = SparkSession.builder
+    for key, value in properties(machine, settings).items():
+        builder = builder.config(key, value)
+    try:
+        return builder.getOrCreate()
+    except (PySparkException, OSError, RuntimeError) as error:
+        raise TryLater(
+            f"Spark did not start ({settings.spark.master}): {error}.",
+            "`retraind doctor` checks Java, Spark and the Iceberg jar one by one.",
+        ) from error
+
+
+def _connected(name: str, machine: Machine, settings: Settings) -> SparkSession:
+    """Have the platform build the session of a data connection, with ours as its defaults."""
+    ours = properties(machine, settings)
+    for key, setting in PLATFORMS_OWN.items():
+        if setting not in settings.spark.model_fields_set:
+            ours = {name: value for name, value in ours.items() if not name.startswith(key)}
+    fresh = {f"spark.sql.catalog.{SESSION_CATALOG}.cache-enabled": "false"}
+    to_config.submit({**ours, **fresh, **settings.spark.conf})
+    try:
+        import cml.data_v1 as connections  # noqa: PLC0415 (only in a workload)
+
+        found: SparkSession = connections.get_connection(name).get_spark_session()
+    except ImportError as error:
+        raise TryLater(
+            f"The data connection {name!r} cannot be used: {error}.",
+            "There are data connections in workloads of Cloudera AI with a Spark addon only; "
+            "elsewhere leave `spark.data_connection` out.",
+        ) from error
+    except Exception as error:  # the platform's library names none of its errors
+        raise TryLater(
+            f"The data connection {name!r} gave no session: {thrown(error)}.",
+            "Check its name on the project's page of data connections, and your right to use it.",
+        ) from error
+    if not hasattr(found, "_jsparkSession"):
+        raise TryLater(
+            f"The data connection {name!r} gave a Spark Connect session, without a driver here.",
+            "Leave `spark.data_connection` out, and set `spark.catalog: spark_catalog`.",
+        )
+    found.conf.set("spark.sql.session.timeZone", "UTC")
+    return found
 
 
 def load(session: SparkSession, name: str) -> Any:  # noqa: ANN401 (a py4j handle)
