@@ -6,18 +6,14 @@ Everything heavy is imported by the command that needs it, so that `--help` answ
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-if TYPE_CHECKING:
-    from config.settings import Settings
-    from daemon.ledger import Ledger
+from daemon import cloudera
+from daemon.console import AsJson, Config, Name, load_settings, opened, pick, show, waiting
 
 cli = typer.Typer(
     name="retraind",
@@ -28,18 +24,8 @@ cli = typer.Typer(
     epilog="Start with `retraind demo`. Then copy config/demo.yaml and `retraind run --config` it.",
 )
 
-Config = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", "-c", envvar="RETRAIND_CONFIG", metavar="FILE",
-        help="YAML file with the settings; environment variables RETRAIND_... win over it.",
-    ),
-]  # fmt: skip
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-Name = Annotated[
-    str | None,
-    typer.Argument(metavar="[PIPELINE]", help="Its name; may be left out if there is only one."),
-]
+cli.add_typer(cloudera.cli)
+
 Run = Annotated[
     str,
     typer.Argument(metavar="RUN", help="An MLflow run's id or name (pipeline-delta: cards-7)."),
@@ -133,7 +119,7 @@ def run(config: Config = None, *, verbose: Verbose = False) -> None:
 
     A second signal leaves at once; nothing is lost, the next start finishes what was open.
     """
-    settings = _settings(config, verbose=verbose)
+    settings = load_settings(config, verbose=verbose)
     from daemon import runner  # noqa: PLC0415
 
     runner.run(settings)
@@ -160,10 +146,10 @@ def once(
     if until and only:
         msg = "give either --until or --only"
         raise typer.BadParameter(msg)
-    settings = _settings(config, verbose=verbose)
+    settings = load_settings(config, verbose=verbose)
     from daemon import runner  # noqa: PLC0415
 
-    with _waiting("bringing endpoints to their champions" if only else "looking at every table"):
+    with waiting("bringing endpoints to their champions" if only else "looking at every table"):
         failed = runner.once(settings, until or only or "all")
     if failed:
         _fail(f"Not everything got through: {', '.join(failed)}. `retraind status` says why.", 1)
@@ -208,13 +194,13 @@ def append(
     if (rows is None) == (file is None):
         msg = "give either --rows or --file"
         raise typer.BadParameter(msg)
-    settings = _settings(config)
-    name = _pick(settings, pipeline)
+    settings = load_settings(config)
+    name = pick(settings, pipeline)
     source = file or Recipe(rows or 0, seed, batch or 0, drift, signal)
-    with _waiting(f"committing to {settings.pipelines[name].table}"):
+    with waiting(f"committing to {settings.pipelines[name].table}"):
         done = produce.append(settings, name, source, mode, follow=batch is None, if_new=if_new)
     told = f"{done['rows']} rows" if done["rows"] else "Nothing was appended; the head is"
-    _show(done, as_json, f"{told} in snapshot {done['snapshot']} of {done['table']}")
+    show(done, as_json, f"{told} in snapshot {done['snapshot']} of {done['table']}")
 
 
 @cli.command()
@@ -223,9 +209,9 @@ def status(config: Config = None, *, as_json: AsJson = False) -> None:
     from daemon import views  # noqa: PLC0415
     from daemon.screen import status_text  # noqa: PLC0415
 
-    settings, book = _open(config)
+    settings, book = opened(config)
     view = views.status(settings, book)
-    _show(view, as_json, status_text(view))
+    show(view, as_json, status_text(view))
 
 
 @cli.command()
@@ -240,10 +226,10 @@ def history(
     from daemon import views  # noqa: PLC0415
     from daemon.screen import history_text  # noqa: PLC0415
 
-    settings, book = _open(config)
-    name = _pick(settings, pipeline) if pipeline else None
+    settings, book = opened(config)
+    name = pick(settings, pipeline) if pipeline else None
     view = views.history(book.history(name, limit), book.forced(name))
-    _show(view, as_json, history_text(view))
+    show(view, as_json, history_text(view))
 
 
 @cli.command()
@@ -252,11 +238,11 @@ def account(pipeline: Name = None, config: Config = None, *, as_json: AsJson = F
     from daemon import composition  # noqa: PLC0415
     from daemon.screen import account_text  # noqa: PLC0415
 
-    settings, book = _open(config)
-    name = _pick(settings, pipeline)
-    with _waiting(f"reading the log of {settings.pipelines[name].table}"):
+    settings, book = opened(config)
+    name = pick(settings, pipeline)
+    with waiting(f"reading the log of {settings.pipelines[name].table}"):
         view = composition.accounting(settings, book, name)
-    _show(view, as_json, account_text(view))
+    show(view, as_json, account_text(view))
     if not view["adds_up"]:
         raise typer.Exit(1)
 
@@ -270,10 +256,10 @@ def reproduce(run: Run, config: Config = None, *, as_json: AsJson = False) -> No
     from daemon import composition  # noqa: PLC0415
     from daemon.screen import reproduction_text  # noqa: PLC0415
 
-    settings, book = _open(config)
-    with _waiting(f"making the model of {run} again"):
+    settings, book = opened(config)
+    with waiting(f"making the model of {run} again"):
         view = composition.reproduction(settings, book, run)
-    _show(view, as_json, reproduction_text(view))
+    show(view, as_json, reproduction_text(view))
     if not view["reproduced"]:
         raise typer.Exit(1)
 
@@ -284,9 +270,9 @@ def explain(run: Run, config: Config = None, *, as_json: AsJson = False) -> None
     from daemon import composition  # noqa: PLC0415
     from daemon.screen import explanation_text  # noqa: PLC0415
 
-    settings, book = _open(config)
+    settings, book = opened(config)
     view = composition.explanation(settings, book, run)
-    _show(view, as_json, explanation_text(view))
+    show(view, as_json, explanation_text(view))
 
 
 @cli.command()
@@ -320,11 +306,11 @@ def simulate(
     from daemon import composition  # noqa: PLC0415
     from daemon.screen import simulation_text  # noqa: PLC0415
 
-    settings, book = _open(config)
-    name = _pick(settings, pipeline)
-    with _waiting(f"replaying the history of {name}"):
+    settings, book = opened(config)
+    name = pick(settings, pipeline)
+    with waiting(f"replaying the history of {name}"):
         view = composition.simulation(settings, book, name, since, policy)
-    _show(view, as_json, simulation_text(view))
+    show(view, as_json, simulation_text(view))
 
 
 @cli.command()
@@ -339,8 +325,8 @@ def rollback(
     """Make an earlier champion the champion again; the daemon deploys it at its next tick."""
     from daemon import operate  # noqa: PLC0415
 
-    settings, book = _open(config)
-    typer.echo(operate.rollback(book, _pick(settings, pipeline), to, reason))
+    settings, book = opened(config)
+    typer.echo(operate.rollback(book, pick(settings, pipeline), to, reason))
 
 
 @cli.command()
@@ -362,8 +348,8 @@ def promote(
     if not reason.strip():
         msg = "say why"
         raise typer.BadParameter(msg, param_hint="--reason")
-    settings, book = _open(config)
-    typer.echo(operate.promote(book, _pick(settings, pipeline), version, reason))
+    settings, book = opened(config)
+    typer.echo(operate.promote(book, pick(settings, pipeline), version, reason))
 
 
 @cli.command()
@@ -371,8 +357,8 @@ def pause(pipeline: Name = None, config: Config = None, reason: Reason = "") -> 
     """Stop acting on new snapshots. Looking goes on, and nothing is lost."""
     from daemon import operate  # noqa: PLC0415
 
-    settings, book = _open(config)
-    typer.echo(operate.pause(book, _pick(settings, pipeline), reason))
+    settings, book = opened(config)
+    typer.echo(operate.pause(book, pick(settings, pipeline), reason))
 
 
 @cli.command()
@@ -380,8 +366,8 @@ def resume(pipeline: Name = None, config: Config = None) -> None:
     """Act on new snapshots again, from where the pause began."""
     from daemon import operate  # noqa: PLC0415
 
-    settings, book = _open(config)
-    typer.echo(operate.resume(book, _pick(settings, pipeline)))
+    settings, book = opened(config)
+    typer.echo(operate.resume(book, pick(settings, pipeline)))
 
 
 @cli.command()
@@ -399,8 +385,8 @@ def retry(
     """Take up parked deltas again, and try at once what waits for its next attempt."""
     from daemon import operate  # noqa: PLC0415
 
-    settings, book = _open(config)
-    typer.echo(operate.retry(book, _pick(settings, pipeline), delta, release=release))
+    settings, book = opened(config)
+    typer.echo(operate.retry(book, pick(settings, pipeline), delta, release=release))
 
 
 @cli.command()
@@ -413,8 +399,8 @@ def drop(
     """Close a parked delta for good: its rows are never trained on, and that is recorded."""
     from daemon import operate  # noqa: PLC0415
 
-    settings, book = _open(config)
-    typer.echo(operate.drop(book, _pick(settings, pipeline), delta, reason))
+    settings, book = opened(config)
+    typer.echo(operate.drop(book, pick(settings, pipeline), delta, reason))
 
 
 @cli.command("stop-endpoint")
@@ -422,8 +408,8 @@ def stop_endpoint(pipeline: Name = None, config: Config = None) -> None:
     """Stop an endpoint that outlived its daemon; a running daemon would start it again."""
     from daemon import composition, operate  # noqa: PLC0415
 
-    settings, book = _open(config)
-    name = _pick(settings, pipeline)
+    settings, book = opened(config)
+    name = pick(settings, pipeline)
     typer.echo(operate.stop_endpoint(book, name, composition.endpoint(settings, name)))
 
 
@@ -432,64 +418,13 @@ def doctor(config: Config = None, *, as_json: AsJson = False) -> None:
     """Check configuration, Java, Spark, catalog, tables, MLflow and endpoints, with remedies."""
     from daemon import doctor as clinic  # noqa: PLC0415
 
-    settings = _settings(config)
-    with _waiting("examining"):
+    settings = load_settings(config)
+    with waiting("examining"):
         findings = clinic.examine(settings)
     view = [finding.as_dict() for finding in findings]
-    _show(view, as_json, clinic.text(findings))
+    show(view, as_json, clinic.text(findings))
     if not all(finding.ok for finding in findings):
         raise typer.Exit(1)
-
-
-def _settings(path: Path | None, *, verbose: bool = False) -> Settings:
-    from config.loading import load  # noqa: PLC0415
-    from daemon import logs  # noqa: PLC0415
-
-    logs.configure(verbose=verbose)
-    return load(path)
-
-
-def _open(path: Path | None) -> tuple[Settings, Ledger]:
-    from daemon import composition  # noqa: PLC0415
-
-    settings = _settings(path)
-    return settings, composition.ledger(settings)
-
-
-def _pick(settings: Settings, name: str | None) -> str:
-    names = list(settings.pipelines)
-    if name is None and len(names) == 1:
-        return names[0]
-    if name not in settings.pipelines:
-        given = f"there is no pipeline {name!r}" if name else "which pipeline?"
-        msg = f"{given}; the configuration has: {', '.join(names)}"
-        raise typer.BadParameter(msg)
-    return name
-
-
-@contextmanager
-def _waiting(what: str) -> Iterator[None]:
-    """Show on a terminal that long work is under way."""
-    from rich.console import Console  # noqa: PLC0415
-
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield
-        return
-    with console.status(f"{what} ..."):
-        yield
-
-
-def _show(view: Any, as_json: bool, drawn: Any) -> None:  # noqa: ANN401 (whatever the command shows)
-    if as_json:
-        typer.echo(json.dumps(view, indent=2))
-        return
-    from rich.console import Console  # noqa: PLC0415
-
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=200)  # a pipe has no width; do not fold sentences to 80 columns
-    console.print(drawn, markup=False)
 
 
 if __name__ == "__main__":

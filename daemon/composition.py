@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from handlers.endpoint import Endpoint
     from handlers.registry import Registry
     from handlers.spark import Sessions
+    from handlers.workbench import Workbench
 
 
 def ledger(settings: Settings) -> Ledger:
@@ -45,6 +46,13 @@ def endpoint(settings: Settings, name: str, patience: float = 0.0) -> Endpoint:
     shelf = Shelf(workbench, wanted.name(name), f"{settings.mlflow.experiment}-{name}")
     waiting = Waiting(patience, Event().wait)
     return ClouderaEndpoint(wanted, workbench, shelf, home / name, experiment, waiting)
+
+
+def workbench(settings: Settings) -> Workbench:
+    """Open the door to the workbench; nothing is reached before it is used."""
+    from handlers.workbench import Workbench  # noqa: PLC0415 (commands start fast)
+
+    return Workbench(machine.site(settings))
 
 
 def sessions(settings: Settings) -> Sessions:

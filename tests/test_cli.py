@@ -28,7 +28,10 @@ from handlers.facts import State
 
 ROOT = Path(__file__).resolve().parent.parent
 GOOD = "pipelines:\n  cards: {table: lake.bank.cards, label: fraud}\n"
-COMMANDS = sorted(typer.main.get_command(cli).commands)  # type: ignore[attr-defined]
+GROUP = typer.main.get_command(cli)
+GROUPS = {"cloudera": ["install", "jobs"]}
+"""Commands that are groups of others."""
+COMMANDS = sorted({*GROUP.commands, *GROUPS} - {*GROUPS})  # type: ignore[attr-defined]
 NEEDED: dict[str, list[object]] = {
     "append": ["--rows", 1], "drop": ["--delta", 1],
     "explain": ["cards-1"], "reproduce": ["cards-1"], "promote": [2, "--reason", "x"],
@@ -148,6 +151,26 @@ def test_without_a_command_the_help_is_shown(call: Call) -> None:
     status, text = call(config=None)
     assert status == 2
     assert "demo" in text
+
+
+@pytest.mark.parametrize("name", [f"{g} {name}" for g, names in GROUPS.items() for name in names])
+def test_every_command_of_a_group_does_as_well(name: str, call: Call, tmp_path: Path) -> None:
+    """Its help is a sentence, each option has one, and a missing configuration is told."""
+    group, command = name.split()
+    assert set(GROUP.commands[group].commands) == set(GROUPS[group])  # type: ignore[attr-defined]
+    known = GROUP.commands[group].commands[command]  # type: ignore[attr-defined]
+    assert str(known.help).split("\n\n")[0].endswith(".")
+    assert all(option.help for option in known.params)
+    status, text = call(group, command, config=tmp_path / "absent.yaml")
+    assert (status, "Cannot read the configuration" in text) == (2, True)
+
+
+def test_outside_of_a_workbench_that_is_told(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which settings and variables are missing, and where a key comes from."""
+    for name in ("CDSW_API_URL", "CDSW_DOMAIN", "CDSW_PROJECT_ID", "CDSW_APIV2_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    status, text = call("cloudera", "install")
+    assert (status, "cloudera.url, cloudera.project_id, CDSW_APIV2_KEY" in text) == (2, True)
 
 
 # -- a process of its own ------------------------------------------------------------------------
