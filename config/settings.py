@@ -33,20 +33,24 @@ def _property(value: object) -> object:
     return str(value) if isinstance(value, int | float) else value
 
 
+Filled = Annotated[str | None, BeforeValidator(lambda value: None if value == "" else value)]
+"""A text that may be left empty, as the platform's forms leave variables."""
+
+
 class Spark(Section):
     """How to reach Spark and the catalog that holds the tables."""
 
     master: str = "local[2]"
     """Spark master URL, e.g. `local[2]`, `spark://host:7077`, `yarn`, `k8s://...`."""
-    data_connection: str | None = None
+    data_connection: Filled = None
     """Data connection of a Cloudera AI project, whose session is used; the lab's `CONNECTION_NAME`
     in a workload."""
     catalog: str = "lake"
     """Name of the embedded Iceberg catalog (type hadoop), unless `conf` defines it otherwise;
     `spark_catalog` is the Hive metastore that Spark knows."""
-    database: str | None = None
+    database: Filled = None
     """Database of tables that are named without one; the lab's `DBNAME` in a workload."""
-    data_lake: str | None = None
+    data_lake: Filled = None
     """Directory of the data lake that Spark asks leave for, e.g. `s3a://bucket/path`; the lab's
     `STORAGE` in a workload."""
     warehouse: Path | None = None
@@ -334,7 +338,7 @@ class Settings(BaseSettings):
         spark, pipelines = values.get("spark"), values.get("pipelines")
         if not isinstance(spark, dict) or not isinstance(pipelines, dict):
             return values
-        if not isinstance(database := spark.get("database"), str):
+        if not isinstance(database := spark.get("database"), str) or not database:
             return values
         named = {name: _completed(pipeline, database) for name, pipeline in pipelines.items()}
         return {**values, "pipelines": named}
