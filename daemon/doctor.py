@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table as Grid
 from rich.text import Text
 
-from config import machine
+from config import machine, workload
 from config.settings import ConfigError, Pipeline, Settings
 from daemon import composition, owner
+from daemon.pitfalls import disk, pitfalls
 from daemon.store import Owner
 from handlers.facts import RetraindError
 
@@ -42,7 +43,9 @@ def examine(settings: Settings) -> list[Finding]:
 def _findings(settings: Settings) -> Iterator[Finding]:
     yield Finding("configuration", ok=True, told=f"{len(settings.pipelines)} pipeline(s)")
     yield _check("state", lambda: _state(settings))
+    yield _check("disk", lambda: disk(settings.state_dir.resolve()))
     yield _check("pages", lambda: _pages(settings))
+    yield from (_check(what, look) for what, look in pitfalls(settings))
     parts = [
         _check("Java", lambda: _part(machine.java(settings))),
         _check("Spark", lambda: _part(machine.spark())),
@@ -99,7 +102,8 @@ def _pages(settings: Settings) -> str:
         return f"served on {where} by the running daemon"
     bound: socket.socket = bind(settings.http.host, settings.http.port)
     bound.close()
-    return f"{where} is free"
+    told = ", where the platform's proxy expects them" if workload.is_application() else ""
+    return f"{where} is free{told}"
 
 
 def _session(settings: Settings) -> str:
