@@ -18,7 +18,7 @@ cli = typer.Typer(
     rich_markup_mode="markdown",
     help="Put retraind into a Cloudera AI project, through its API: the application, or jobs.",
 )
-APPLICATION, SETUP = "retraind", "retraind setup"
+APPLICATION, SETUP = "retraind", "Set up retraind"
 SCRIPTS = "daemon/cloudera_{}.py"
 
 Name_ = Annotated[str, typer.Option("--name", help="Name of the application.")]

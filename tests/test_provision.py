@@ -101,7 +101,7 @@ def writes(bench: Workbench) -> list[str]:
 def test_a_project_is_set_up_from_nothing_and_then_left_alone(bench: Workbench, call: Call) -> None:
     """The set-up runs, the application answers; a second time there is nothing to do."""
     done, view = report(call, "install")
-    assert done == {"retraind setup": "created", "retraind": "created"}
+    assert done == {"Set up retraind": "created", "retraind": "created"}
     assert view["url"] == bench.url.replace("//", "//retraind.")
     (app,), (setup,) = bench.applications, bench.runs
     assert app.status == RUNNING
@@ -115,7 +115,7 @@ def test_a_project_is_set_up_from_nothing_and_then_left_alone(bench: Workbench, 
     assert not bench.dropped
     before = writes(bench)
     done, _ = report(call, "install")
-    assert done == {"retraind setup": "as wanted", "retraind": "as wanted"}
+    assert done == {"Set up retraind": "as wanted", "retraind": "as wanted"}
     assert writes(bench) == before
     assert len(bench.runs) == len(app.workloads) == 1
 
@@ -164,9 +164,9 @@ def test_a_set_up_that_failed_is_told_and_run_again(bench: Workbench, call: Call
     """The application is not started on what is half installed; the next time it is set up."""
     status, text = call("install", "--env", "LEVEL=broken")
     assert (status, bench.applications) == (1, [])
-    assert "The job 'retraind setup' ended as failed. Its log is on the job's page" in text
+    assert "The job 'Set up retraind' ended as failed. Its log is on the job's page" in text
     done, _ = report(call, "install", "--env", "LEVEL=fine")
-    assert done == {"retraind setup": "changed", "retraind": "created"}
+    assert done == {"Set up retraind": "changed", "retraind": "created"}
     report(call, "install", "--env", "LEVEL=fine", "--setup")
     assert [run.status for run in bench.runs] == [
         "ENGINE_FAILED", "ENGINE_SUCCEEDED", "ENGINE_SUCCEEDED",
@@ -177,7 +177,7 @@ def test_what_goes_on_too_long_is_told(bench: Workbench, call: Call) -> None:
     """No room in the quota, or an application that does not answer."""
     bench.quota(1)
     status, text = call("install", "--within", 1)
-    assert (status, "'retraind setup' is scheduling after 1 s" in text) == (1, True)
+    assert (status, "'Set up retraind' is scheduling after 1 s" in text) == (1, True)
     bench.quota(None)
     script = bench.project / "daemon" / "cloudera_app.py"
     script.write_text("import time; time.sleep(60)\n")
