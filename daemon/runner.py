@@ -116,7 +116,5 @@ def once(settings: Settings, part: Part = "all") -> Sequence[str]:
     stopping = threading.Event()
     book = composition.ledger(settings)
     with _owned(book, stopping), _beating(book, stopping):
-        works = composition.clockworks(
-            settings, book, stopping, PATIENCE, warm=part != "deploy"
-        )
+        works = composition.clockworks(settings, book, stopping, PATIENCE, warm=part != "deploy")
         return service.once(works, part)
