@@ -1,4 +1,4 @@
-"""The lab's chain in the emulated workbench, nothing stubbed: Hive, Spark, MLflow, an endpoint.
+"""The lab's chain in the emulated workbench, nothing stubbed: Hive, Spark, MLflow, a model.
 
 Every job is a process of its own that finds Spark and the catalog by configuration alone, the table
 is created through a data connection, and the rest use the session made by hand.
@@ -16,14 +16,12 @@ import pytest
 import yaml
 from cloudera.serving import SITE
 from cloudera.workbench import Workbench
-from conftest import free_port
 from hive_metastore import Metastore
 from sites import until
 from workplace import ENDS, check_out, run_job
 
 from config import machine
 from config.loading import load
-from daemon import composition
 from daemon.__main__ import main
 from daemon.ledger import Ledger
 from handlers.spark import properties
@@ -35,7 +33,7 @@ CHAIN = ["New Batch", "Retrain XGBoost", "API Redeployment"]
 @pytest.fixture
 def bench(tmp_path: Path) -> Iterator[Workbench]:
     """Give a workbench whose project is this checkout."""
-    with Workbench(tmp_path) as bench:
+    with Workbench(tmp_path, tracking_uri=f"sqlite:///{tmp_path}/mlflow.db") as bench:
         check_out(bench.project)
         yield bench
 
@@ -51,11 +49,10 @@ def configure(bench: Workbench, lake: Path, uri: str) -> Path:
                 "spark.hadoop.hive.metastore.uris": uri,
             },
         },
-        "mlflow": {"tracking_uri": f"sqlite:///{bench.project}/mlflow.db"},
         "pipelines": {"cards": {
             "table": "card_transactions", "label": "fraud_trx", "row_key": ["transaction_id"],
             "ignore": ["event_time"], "train": {"rounds": 20},
-            "endpoint": {"port": free_port()},
+            "endpoint": {"kind": "cloudera", "modelservice": bench.model_url, "look_every": 0.1},
         }},
     }  # fmt: skip
     path = bench.project / "retraind.yaml"
@@ -73,6 +70,7 @@ def test_the_chain_goes_from_a_batch_to_a_deployment(
     for name, value in {
         "DBNAME": "bank", "CDSW_ENGINE_ID": "here", "CDSW_API_URL": f"{bench.url}/api/v1",
         "CDSW_PROJECT_ID": bench.project_id, "CDSW_APIV2_KEY": bench.key.text,
+        "MLFLOW_TRACKING_URI": bench.environment["MLFLOW_TRACKING_URI"],
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
     config = configure(bench, lake, "thrift://127.0.0.1:1")
@@ -82,7 +80,6 @@ def test_the_chain_goes_from_a_batch_to_a_deployment(
     try:
         _chain(bench, config, monkeypatch)
     finally:
-        composition.endpoint(load(config), "cards").stop()
         metastore.kill()
 
 
@@ -113,3 +110,5 @@ def _chain(bench: Workbench, config: Path, monkeypatch: pytest.MonkeyPatch) -> N
         (deployment,) = book.deployments("cards")
         assert (deployment.version, deployment.outcome) == ("1", "deployed")
         assert book.owner() is None
+    (served,) = bench.deployments
+    assert served.status == "deployed"
