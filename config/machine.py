@@ -21,6 +21,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from config import __version__
+from config.endpoint import Cloudera
 from config.settings import ConfigError, Settings
 
 PLATFORM_JARS = Path("/opt/spark/optional-lib")
@@ -250,13 +251,13 @@ class Site:
         return f"{address.scheme}://modelservice.{address.netloc}/model"
 
 
-def site(settings: Settings) -> Site:
+def site(wanted: Cloudera) -> Site:
     """Say which workbench to use: as configured, else as the platform tells its workloads.
 
     Raises:
         ConfigError: nothing says where it is, which project is meant, or with which key.
     """
-    wanted, found = settings.cloudera, os.environ
+    found = os.environ
     domain = f"https://{found['CDSW_DOMAIN']}" if found.get("CDSW_DOMAIN") else ""
     told = {
         "cloudera.url": wanted.url or found.get("CDSW_API_URL") or domain,

@@ -36,23 +36,22 @@ def endpoint(settings: Settings, name: str, patience: float = 0.0) -> Endpoint:
         return LocalEndpoint(wanted, home / name)
     from handlers.cloudera_endpoint import ClouderaEndpoint, Waiting  # noqa: PLC0415 (see above)
     from handlers.shelf import Shelf  # noqa: PLC0415
-    from handlers.workbench import Workbench  # noqa: PLC0415
 
     def experiment() -> str:
         return _registry(settings, machine.tracking(settings), name).experiment()
 
-    workbench = Workbench(machine.site(settings))
+    bench = workbench(settings)
     # The platform's own MLflow registers under this name, too: then there is nothing to register.
-    shelf = Shelf(workbench, wanted.name(name), f"{settings.mlflow.experiment}-{name}")
+    shelf = Shelf(bench, wanted.name(name), f"{settings.mlflow.experiment}-{name}")
     waiting = Waiting(patience, Event().wait)
-    return ClouderaEndpoint(wanted, workbench, shelf, home / name, experiment, waiting)
+    return ClouderaEndpoint(wanted, bench, shelf, home / name, experiment, waiting)
 
 
 def workbench(settings: Settings) -> Workbench:
     """Open the door to the workbench; nothing is reached before it is used."""
     from handlers.workbench import Workbench  # noqa: PLC0415 (commands start fast)
 
-    return Workbench(machine.site(settings))
+    return Workbench(machine.site(settings.cloudera))
 
 
 def sessions(settings: Settings) -> Sessions:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,10 +56,7 @@ class ClouderaEndpoint:
         self._bare = False
         asked = Asked(home, settings.settle_within)
         self._rollout = Rollout(workbench, shelf, settings, asked, experiment)
-        bundle = workbench.site.ca_bundle
-        tls = ssl.create_default_context(cafile=str(bundle)) if bundle else True
-        url = settings.modelservice or workbench.site.modelservice
-        self._service = Modelservice(url, tls, settings.answer_within)
+        self._service = Modelservice.of(settings, workbench.site)
 
     @property
     def where(self) -> str:
@@ -147,9 +143,7 @@ class ClouderaEndpoint:
         model = self._shelf.model()
         if model is None:
             raise TryLater(f"There is no {self.where}.", "The next tick makes it.")
-        wanted = self._settings.authorize
-        authorize = bool(model.auth_enabled) if wanted is None else wanted
-        return Access(str(model.access_key), self._workbench.site.key if authorize else None)
+        return Access.of(model, self._settings, self._workbench.site)
 
     def _tidy(self) -> None:
         """Delete builds of ours that are old; what fails here is done after the next deployment."""

@@ -9,7 +9,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import numpy as np
@@ -17,6 +17,10 @@ import pandas as pd
 
 from handlers.facts import GiveUp, TryLater
 from handlers.wire import split
+
+if TYPE_CHECKING:
+    from config.endpoint import ClouderaEndpoint
+    from config.machine import Site
 
 LARGEST_BODY = 4_500_000
 """Bytes of a request; the platform takes 5 MB."""
@@ -37,6 +41,13 @@ class Access:
     access_key: str
     api_key: str | None
 
+    @classmethod
+    def of(cls, model: Any, settings: ClouderaEndpoint, site: Site) -> Access:  # noqa: ANN401 (the client's objects are made at run time)
+        """Give the keys of a platform's model."""
+        wanted = settings.authorize
+        authorize = bool(model.auth_enabled) if wanted is None else wanted
+        return cls(str(model.access_key), site.key if authorize else None)
+
 
 @dataclass(frozen=True, slots=True)
 class Reply:
@@ -55,6 +66,12 @@ class Modelservice:
         self._within = within
         # The client of the API asks no proxy of the environment either.
         self._client = httpx.Client(verify=tls, timeout=within, trust_env=False)
+
+    @classmethod
+    def of(cls, settings: ClouderaEndpoint, site: Site) -> Modelservice:
+        """Open the way to the models of a workbench."""
+        tls = ssl.create_default_context(cafile=str(site.ca_bundle)) if site.ca_bundle else True
+        return cls(settings.modelservice or site.modelservice, tls, settings.answer_within)
 
     def ask(self, access: Access, rows: pd.DataFrame) -> Reply:
         """Have rows scored, in as many requests as their size needs.

@@ -34,14 +34,15 @@ class Rollout:
 
     def __init__(
         self, workbench: Workbench, shelf: Shelf, settings: Settings, asked: Asked,
-        experiment: Callable[[], str],
+        experiment: Callable[[], str], path: str = MODEL_PATH,
     ) -> None:  # fmt: skip
-        """`experiment` gives the id of the experiment that all runs of the pipeline are in."""
+        """`experiment` gives the id of the experiment that the runs are in, which keep `path`."""
         self._workbench = workbench
         self._shelf = shelf
         self._settings = settings
         self._asked = asked
         self._experiment = experiment
+        self._path = path
         self._since: dict[str, tuple[int, float]] = {}
         self._dealt: dict[str, str] = {}
         """By build: the newest deployment whose end was dealt with, or happened before our time."""
@@ -72,7 +73,7 @@ class Rollout:
             self._hold(what, len(failed), failed[-1].trouble or failed[-1].status)
         body = {
             "project_id": self._workbench.project_id, "experiment_id": self._experiment(),
-            "run_id": model.run_id, "model_path": MODEL_PATH,
+            "run_id": model.run_id, "model_path": self._path,
             "model_name": self._shelf.registered,
         }  # fmt: skip
         self._ask(what, "create_registered_model", body)

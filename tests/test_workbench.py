@@ -18,7 +18,8 @@ from cloudera.workbench import Workbench as Emulator
 from conftest import free_port
 
 from config import machine
-from config.settings import ConfigError, Settings
+from config.endpoint import Cloudera
+from config.settings import ConfigError
 from handlers.facts import GiveUp, TryLater
 from handlers.workbench import Missing, Refused, Unsure, Workbench
 
@@ -174,10 +175,9 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def settings_of(**cloudera: Any) -> Settings:
-    """Give settings with this workbench."""
-    wanted = {"cards": {"table": "a.b", "label": "y"}}
-    return Settings.model_validate({"cloudera": cloudera, "pipelines": wanted})
+def cloudera_of(**given: Any) -> Cloudera:
+    """Give settings of a workbench."""
+    return Cloudera.model_validate(given)
 
 
 def test_a_workload_knows_its_workbench(bench: Emulator, environment: pytest.MonkeyPatch) -> None:
@@ -185,11 +185,11 @@ def test_a_workload_knows_its_workbench(bench: Emulator, environment: pytest.Mon
     for name, value in bench.workload_environment().items():
         if name in PLATFORM:
             environment.setenv(name, value)
-    found = machine.site(settings_of())
+    found = machine.site(cloudera_of())
     assert found == replace(given.site(bench), request_within=60.0)
     assert Workbench(found).runtime() == bench.runtime
     assert found.key not in repr(found)
-    other = machine.site(settings_of(url="https://ml.example.com", project_id="p", addons=["a"]))
+    other = machine.site(cloudera_of(url="https://ml.example.com", project_id="p", addons=["a"]))
     assert (other.url, other.project_id, other.addons) == ("https://ml.example.com", "p", ("a",))
     assert other.modelservice == "https://modelservice.ml.example.com/model"
 
@@ -197,12 +197,12 @@ def test_a_workload_knows_its_workbench(bench: Emulator, environment: pytest.Mon
 def test_what_is_lacking_is_named(tmp_path: Path, environment: pytest.MonkeyPatch) -> None:
     """Elsewhere every setting and variable that lacks is named at once."""
     with pytest.raises(ConfigError, match=r"cloudera\.url, cloudera\.project_id, CDSW_APIV2_KEY"):
-        machine.site(settings_of())
+        machine.site(cloudera_of())
     environment.setenv("CDSW_APIV2_KEY", "secret")
     environment.setenv("CDSW_DOMAIN", "ml.example.com")
-    assert machine.site(settings_of(project_id="p")).url == "https://ml.example.com"
+    assert machine.site(cloudera_of(project_id="p")).url == "https://ml.example.com"
     with pytest.raises(ConfigError, match=r"cloudera\.ca_bundle"):
-        machine.site(settings_of(project_id="p", ca_bundle=str(tmp_path / "none")))
+        machine.site(cloudera_of(project_id="p", ca_bundle=str(tmp_path / "none")))
 
 
 def test_nothing_is_imported_before_it_is_used() -> None:
