@@ -11,6 +11,7 @@ import platform
 import re
 import shlex
 import shutil
+import ssl
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -273,9 +274,11 @@ def site(wanted: Cloudera) -> Site:
     url, project, key = (str(value) for value in told.values())
     bundle = found.get("REQUESTS_CA_BUNDLE") or found.get("SSL_CERT_FILE")
     bundle_file = wanted.ca_bundle or (Path(bundle) if bundle else None)
-    if bundle_file and not bundle_file.is_file():
-        msg = f"cloudera.ca_bundle: {bundle_file} is no file. Correct the path, or leave it out."
-        raise ConfigError(msg)
+    try:
+        ssl.create_default_context(cafile=bundle_file)
+    except OSError as error:  # SSLError is one: the file holds no certificates
+        msg = f"cloudera.ca_bundle: {bundle_file} cannot be used ({error}). It must hold PEM."
+        raise ConfigError(msg) from error
     names = ("kernel", "edition", "editor", "full_version")
     own = {name: found.get(f"ML_RUNTIME_{name.upper()}", "") for name in names}
     # The platform's own variable still names version 1 of the API.

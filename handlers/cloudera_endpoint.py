@@ -156,7 +156,7 @@ class ClouderaEndpoint:
             if up and up.build.holds and (former := self._shelf.former(up.build.holds)):
                 kept.add(former.id)
             for build in builds:
-                if build.holds and build.id not in kept:
+                if build.ours and build.id not in kept:
                     ids = self._workbench.project_id, self._shelf.model().id, build.id
                     self._workbench.call("delete_model_build", *ids)
         except Missing:

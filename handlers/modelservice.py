@@ -26,8 +26,9 @@ LARGEST_BODY = 4_500_000
 """Bytes of a request; the platform takes 5 MB."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.1, 2.0
 BUSY, UNAUTHORIZED = (429,), (401, 403)
-RAISED = re.compile(r"\b(?:BadInput|[A-Z]\w*(?:Error|Exception|Conversion))\b")
-"""How a model's own exception looks in an answer, where other failures are told alike."""
+RAISED = re.compile(r"(?<!\w)(?!\w*(?:Server|Gateway|Timeout|Connection))\w+"
+                    r"(?:Error|Exception|Conversion|Input): ")  # fmt: skip
+"""How a model's own exception looks in an answer, where other failures have the same status."""
 
 
 class NotAccepted(TryLater):

@@ -17,7 +17,7 @@ import structlog
 from config.endpoint import ClouderaEndpoint as Settings
 from handlers.asked import Asked, Underway
 from handlers.facts import GiveUp, Model, TryLater
-from handlers.shelf import COMMENT, Build, Deployment, Shelf, Stage, Version
+from handlers.shelf import COMMENT, NOTES, Build, Deployment, Shelf, Stage, Version
 from handlers.workbench import Refused, Workbench
 
 MODEL_PATH = "model"
@@ -66,15 +66,18 @@ class Rollout:
         """Give the registered version of a run; registering the run if there is none."""
         found = self._shelf.versions(model.run_id)
         if ready := [one for one in found if one.done]:
+            self._shelf.learn(ready[0], model)
             return ready[0]
         what = f"The registration of version {model.version}"
+        if any(one.going for one in found):
+            self._asked.settle()
         self._wait_for(found, self._settings.register_within, what)
         if failed := [one for one in found if one.failed]:
             self._hold(what, len(failed), failed[-1].trouble or failed[-1].status)
         body = {
             "project_id": self._workbench.project_id, "experiment_id": self._experiment(),
             "run_id": model.run_id, "model_path": self._path,
-            "model_name": self._shelf.registered,
+            "model_name": self._shelf.registered, "notes": NOTES.format(run=model.run_id),
         }  # fmt: skip
         self._ask(what, "create_registered_model", body)
         raise Underway(f"{what} has begun.")
@@ -108,9 +111,14 @@ class Rollout:
     def _built(self, model: Model) -> Build:
         """Give a build of the model; making one if there is none, or a fresh one if it hangs."""
         found = [build for build in self._shelf.builds() if build.holds == model]
+        if not found:
+            version = self._registered(model)
+            found = [build for build in self._shelf.builds() if build.holds == model]
         if ready := [build for build in found if build.done]:
             return ready[-1]
         what = f"The build of version {model.version}"
+        if any(build.going for build in found):
+            self._asked.settle()
         self._wait_for(found, self._settings.build_within, what)
         if failed := [build for build in found if build.failed]:
             self._hold(what, len(failed), failed[-1].status)
@@ -133,6 +141,8 @@ class Rollout:
         what = f"The deployment of version {model.version}"
         if last and last.done:
             return
+        if last and last.going:
+            self._asked.settle()
         # What failed before this daemon started may have been another trouble, long ago.
         dealt = self._dealt.setdefault(build.id, last.id if last and not last.going else "")
         if last and last.failed and last.id != dealt:
@@ -194,7 +204,6 @@ class Rollout:
         """Leave it for now if something goes on, and not for too long."""
         for one in found:
             if one.going and one.younger(within):
-                self._asked.settle()
                 raise Underway(f"{what} waits: {type(one).__name__.lower()} is {one.status}.")
 
     def _hold(self, what: str, count: int, told: str) -> None:

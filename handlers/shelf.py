@@ -1,7 +1,8 @@
 """What a workbench holds of one model: registered versions, builds, deployments. It only looks.
 
-A build says in its comment which of our versions it holds and which run made that, so that all is
-found again by whoever comes next; what has no such comment was made by somebody else.
+A build says in its comment which of our versions it holds and which run made that, and a registered
+version names its run, so that all is found again by whoever comes next. Should a platform lose one
+mark, there is a second one: nothing may be made over and over because it is not recognised.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from handlers.facts import Model
 from handlers.workbench import Missing, Workbench
 
 COMMENT = "retraind: version {version} of run {run}"
+NOTES = "retraind: run {run}"
 MADE = re.compile(COMMENT.format(version=r"(?P<version>.+)", run=r"(?P<run>\S+)"))
 
 
@@ -58,9 +60,11 @@ class Version(Stage):
 
 @dataclass(frozen=True, slots=True)
 class Build(Stage):
-    """A build; `holds` is our model in it, None if it is not of our making."""
+    """A build; `holds` is our model in it, None if it holds something else."""
 
     holds: Model | None
+    ours: bool
+    """Whether we made it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +91,7 @@ class Shelf:
         self._model: Any = None
         self._serving: Deployment | None = None
         self._known: dict[str, Deployment] = {}
+        self._learnt: dict[str, Model] = {}
 
     def model(self) -> Any:  # noqa: ANN401 (the client's objects are made at run time)
         """Give the model, None if there is none of this name; its id never changes."""
@@ -100,16 +105,21 @@ class Shelf:
         """Look anew for everything: somebody deleted the model, or gave it another key."""
         self._model = self._serving = None
 
+    def learn(self, version: Version, model: Model) -> None:
+        """Remember which registered version a model is: builds of it hold that model."""
+        self._learnt[version.id] = model
+
     def versions(self, run_id: str) -> list[Version]:
         """Give the registered versions of a run, the oldest first."""
-        named = self._workbench.named(
+        models = self._workbench.named(
             "list_registered_models", field="name", value=self.registered, key="model_name"
         )
         found = []
-        for model in named:
+        for model in models:
             for one in self._workbench.pages("get_registered_model", model.model_id):
                 about = getattr(one.model_version_metadata, "mlflow_metadata", None)
-                if getattr(about, "run_id", None) == run_id:
+                named = getattr(about, "run_id", None) == run_id
+                if named or one.notes == NOTES.format(run=run_id):
                     stage = str(one.model_version_id), _state(one), _moment(one)
                     found.append(Version(*stage, model.model_id, one.error_message or ""))
         return sorted(found, key=_created)
@@ -124,7 +134,13 @@ class Shelf:
         except Missing:
             self.forget()
             return []
-        return sorted((_build(one) for one in found), key=_created)
+        return sorted((self._build(one) for one in found), key=_created)
+
+    def _build(self, one: Any) -> Build:  # noqa: ANN401 (see `model`)
+        made = MADE.fullmatch(one.comment or "")
+        holds = Model(made["version"], made["run"]) if made else None
+        holds = holds or self._learnt.get(str(one.registered_model_version_id))
+        return Build(str(one.id), _state(one), _moment(one), holds, made is not None)
 
     def deployments(self, builds: list[Build] | None = None) -> list[Deployment]:
         """Give all deployments of these builds (None: of all), the oldest first."""
@@ -180,19 +196,15 @@ class Shelf:
         return others[-1] if others else None
 
 
-def _build(one: Any) -> Build:  # noqa: ANN401 (see `Shelf.model`)
-    made = MADE.fullmatch(one.comment or "")
-    holds = Model(made["version"], made["run"]) if made else None
-    return Build(str(one.id), _state(one), _moment(one), holds)
-
-
 def _state(one: Any) -> str:  # noqa: ANN401 (see `Shelf.model`)
     """States are texts that no list settles, in capitals here and small letters there."""
     return str(one.status or "").strip().lower()
 
 
 def _moment(one: Any) -> datetime:  # noqa: ANN401 (see `Shelf.model`)
-    made: datetime = one.created_at or datetime.now(timezone.utc)
+    made = one.created_at
+    if not isinstance(made, datetime):
+        return datetime.now(timezone.utc)
     return made if made.tzinfo else made.replace(tzinfo=timezone.utc)
 
 

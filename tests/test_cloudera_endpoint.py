@@ -395,14 +395,14 @@ def test_a_model_that_asks_for_a_key_gets_it(site: Site) -> None:
 def test_a_deployment_of_somebody_else_is_replaced(site: Site) -> None:
     """A build that is not ours serves as no version of ours; the next tick puts ours back."""
     endpoint = site.up("1")
-    version, model = site.bench.versions[0], site.bench.models[0]
-    given.deployed(site.bench, model, version)
+    model = site.bench.models[0]
+    given.deployed(site.bench, model, given.registered(site.bench, "run-2", model_name=NAME))
     strange = endpoint.serving()
     assert strange is not None
     assert strange.startswith("build ")
     assert site.ticks(endpoint, "1")[-1] == ""
     assert endpoint.serving() == "1"
-    assert site.made("1") == (1, 2, 3)
+    assert site.made("1") == (1, 1, 2)
 
 
 def test_a_deployment_that_was_stopped_comes_back(site: Site) -> None:
@@ -446,6 +446,22 @@ def test_a_version_that_the_platform_registered_is_found(site: Site) -> None:
     assert site.made("1") == (1, 1, 1)
 
 
+@pytest.mark.parametrize("lost", ["comment", "run_id"])
+def test_a_mark_that_the_platform_loses_makes_nothing_twice(site: Site, lost: str) -> None:
+    """What we made is recognised by a second mark, also after a restart."""
+    site.up("1")
+    version, build = site.bench.versions[0], site.bench.builds[0]
+    if lost == "comment":
+        build.body["comment"] = ""
+    else:
+        del version.body["model_version_metadata"]
+        build.body["comment"] = ""
+    site.start().stop()
+    endpoint = site.up("1")
+    assert endpoint.serving() == "1"
+    assert (len(site.bench.versions), len(site.bench.builds)) == (1, 1)
+
+
 def test_an_expired_key_is_told_and_a_new_one_goes_on(site: Site) -> None:
     """A key that expires stops nothing that serves; a restart with a new one goes on."""
     site.up("1")
@@ -463,11 +479,15 @@ def test_an_expired_key_is_told_and_a_new_one_goes_on(site: Site) -> None:
 # -- old builds --------------------------------------------------------------------------------
 
 
-def test_old_builds_are_deleted_but_never_the_two_that_count(site: Site) -> None:
+def test_old_builds_are_deleted_but_never_the_two_that_count(
+    site: Site, logged: dict[str, Path]
+) -> None:
     """The newest, the serving one and the one before it stay; so do builds of other people."""
     site.changes = {"keep_builds": 2}
     site.up("1")
-    foreign = given.build(site.bench, site.bench.models[0], site.bench.versions[0])
+    given.keep(site.bench, logged["run-1"], "run-x")
+    other = given.registered(site.bench, "run-x", model_name=NAME)
+    foreign = given.build(site.bench, site.bench.models[0], other)
     site.bench.wait(foreign, "built")
     for version in ("2", "3", "1", "4"):
         site.up(version)
