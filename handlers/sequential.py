@@ -69,8 +69,8 @@ def interval(looks: Sequence[Look], level: float) -> tuple[float, float] | None:
     rows = sum(look.rows for look in usable)
     variance = sum(_variance(look, 0.0) for look in usable)
     scale = SCALE * next((v for look in usable if (v := _variance(look, 0.0)) > 0), 0.0)
-    if scale == 0:  # nothing ever differed
-        return 0.0, 0.0
+    if scale == 0:  # nothing ever differed, or by less than has a square
+        return mean(usable), mean(usable)
     spread = variance + scale
     wide = math.sqrt(spread * math.log(spread / (scale * level**2))) / rows
     return mean(usable) - wide, mean(usable) + wide

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from handlers.facts import Look
@@ -62,6 +62,7 @@ def test_the_interval_holds_at_all_looks_together() -> None:
 
 
 @given(LOOKS, st.floats(-1, 1))
+@example([Look(5, 1e-242, 0.0)], 0.0)
 def test_any_looks_give_finite_figures(history: list[Look], least: float) -> None:
     """Whatever the looks, the evidence is a positive number and the interval holds the mean."""
     found = evidence(history, least)
