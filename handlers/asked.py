@@ -8,13 +8,12 @@ request, covers both: what may be under way is looked for, and only much later a
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from time import time
 from typing import TypeVar
 
+from handlers import note
 from handlers.facts import RetraindError, TryLater
 from handlers.workbench import Unsure
 
@@ -79,11 +78,7 @@ class Asked:
 
     def _note(self, what: str) -> None:
         try:
-            self._file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=self._file.parent, prefix=f".{NOTE}.")
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                json.dump(what, file)
-            Path(temporary).replace(self._file)
+            note.write(self._file, what)
         except OSError as error:
             raise TryLater(
                 f"{self._file} cannot be written: {error}.",

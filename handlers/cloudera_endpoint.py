@@ -14,11 +14,11 @@ from config.endpoint import ClouderaEndpoint as Settings
 from handlers import model_metrics
 from handlers.asked import Asked, Underway
 from handlers.endpoint import Answer
-from handlers.facts import GiveUp, Model, RetraindError, TryLater
+from handlers.facts import Model, RetraindError, TryLater
 from handlers.modelservice import Access, Modelservice, NotAccepted
 from handlers.rollout import Rollout
-from handlers.scorer import Scorer
 from handlers.shelf import Shelf
+from handlers.trial import try_out
 from handlers.workbench import Missing, Workbench
 
 LOOKS = 4
@@ -82,7 +82,7 @@ class ClouderaEndpoint:
         up = self._shelf.serving()
         if up and up.build.holds == model:
             return
-        _check(folder, model)
+        try_out(folder, model)
         until = monotonic() + self._waiting.patience
         while True:
             try:
@@ -163,23 +163,3 @@ class ClouderaEndpoint:
             return  # somebody else did it
         except RetraindError as error:
             log.warning("builds_not_tidied", trouble=str(error))
-
-
-def _check(folder: Path, model: Model) -> None:
-    """Load the model here and score an empty row: what does not work must not be built.
-
-    Raises:
-        GiveUp: it does not.
-        TryLater: the disk refuses to read it.
-    """
-    try:
-        scorer = Scorer.load(folder)
-        scorer.score(pd.DataFrame({name: [None] for name in scorer.columns}))
-    except (FileNotFoundError, NotADirectoryError, ValueError, KeyError, TypeError) as error:
-        told = f"{type(error).__name__}: {error}".split("\n")[0]
-        raise GiveUp(
-            f"Version {model.version} cannot be loaded: {told}.",
-            "What served before serves on.",
-        ) from error
-    except OSError as error:
-        raise TryLater(f"The model in {folder} cannot be read: {error}.", "") from error

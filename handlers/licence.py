@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
 
+from handlers import note
 from handlers.facts import TryLater
 
 LICENCE, MODELS = "server.json", "models"
@@ -57,10 +56,7 @@ class Licence:
 
     def write(self, home: Path) -> None:
         """Write the licence in one step, readable by its owner alone."""
-        descriptor, temporary = tempfile.mkstemp(dir=home, prefix=f".{LICENCE}.")
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(asdict(self), file)
-        Path(temporary).replace(home / LICENCE)
+        note.write(home / LICENCE, asdict(self))
 
 
 def born(process: psutil.Process) -> float:
