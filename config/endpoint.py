@@ -110,3 +110,31 @@ class ClouderaEndpoint(Section):
             return name
         # What tells two long names apart may be at their ends.
         return f"{name[:54].rstrip('-_')}-{blake2b(name.encode(), digest_size=4).hexdigest()}"
+
+
+class MlflowEndpoint(Section):
+    """A target of MLflow's deployments (`kind: mlflow`), by the plugin installed for it."""
+
+    kind: Literal["mlflow"]
+    """Which implementation serves the model."""
+    target: str = Field(min_length=1)
+    """Target as `mlflow deployments -t` takes it, e.g. `sagemaker:/eu-west-1`; its credentials come
+    from where the plugin looks for them."""
+    deployment: str | None = Field(None, min_length=1)
+    """Name of the deployment; default `retraind-<pipeline>`."""
+    flavor: str | None = None
+    """Flavor that is deployed; default what the target takes."""
+    config: dict[str, str | int | float | bool] = Field({})
+    """What the target wants to be told, as `-C name=value`."""
+    verify_rows: int = Field(100, ge=1)
+    """Held-out rows whose answers are compared with the offline predictions after a deployment."""
+    outlive: bool = True
+    """Keep serving when the daemon stops; `false` deletes the deployment."""
+
+    def address(self, pipeline: str) -> str:
+        """Say for people where the model answers."""
+        return f"the deployment {self.name(pipeline)} of {self.target.partition('?')[0]}"
+
+    def name(self, pipeline: str) -> str:
+        """Give the deployment's name."""
+        return self.deployment or f"retraind-{pipeline}"

@@ -15,7 +15,7 @@ from pydantic_settings import (
 )
 
 from config.contract import Contract
-from config.endpoint import Cloudera, ClouderaEndpoint, LocalEndpoint
+from config.endpoint import Cloudera, ClouderaEndpoint, LocalEndpoint, MlflowEndpoint
 from config.section import Duration, Section
 from config.workload import is_workload
 
@@ -255,7 +255,9 @@ class Pipeline(Section):
     contract: Contract = Field(Contract(), alias="validate")
     train: Train = Train()
     promote: Promote = Promote()
-    endpoint: LocalEndpoint | ClouderaEndpoint = Field(LocalEndpoint(), discriminator="kind")
+    endpoint: LocalEndpoint | ClouderaEndpoint | MlflowEndpoint = Field(
+        LocalEndpoint(), discriminator="kind"
+    )
 
     @property
     def binary(self) -> bool:
@@ -351,6 +353,8 @@ class Settings(BaseSettings):
             what: int | str
             if isinstance(endpoint, LocalEndpoint):
                 what, where = endpoint.port, f"{where}.port"
+            elif isinstance(endpoint, MlflowEndpoint):
+                what, where = endpoint.address(name), f"{where}.deployment"
             else:
                 what, where = endpoint.name(name), f"{where}.model"
             if other := taken.get(what):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from config import machine
 from config.endpoint import LocalEndpoint as LocalSettings
+from config.endpoint import MlflowEndpoint as MlflowSettings
 from config.policy import load_policy
 from config.settings import ConfigError, Pipeline, Settings
 from daemon.ledger import Ledger
@@ -34,6 +35,11 @@ def endpoint(settings: Settings, name: str, patience: float = 0.0) -> Endpoint:
     wanted, home = settings.pipelines[name].endpoint, settings.state_dir.resolve() / "endpoints"
     if isinstance(wanted, LocalSettings):
         return LocalEndpoint(wanted, home / name)
+    if isinstance(wanted, MlflowSettings):
+        from handlers.mlflow_endpoint import MlflowEndpoint  # noqa: PLC0415 (see above)
+
+        uris = machine.tracking(settings).value, settings.mlflow.registry_uri
+        return MlflowEndpoint(wanted, wanted.name(name), home / name, uris)
     from handlers.cloudera_endpoint import ClouderaEndpoint, Waiting  # noqa: PLC0415 (see above)
     from handlers.shelf import Shelf  # noqa: PLC0415
 

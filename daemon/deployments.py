@@ -20,13 +20,14 @@ import numpy as np
 import pandas as pd
 from mlflow.deployments import BaseDeploymentClient
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 from pydantic import ValidationError
 
 from config import machine
 from config.endpoint import Cloudera, ClouderaEndpoint
 from config.settings import ConfigError
 from handlers.asked import Asked, Underway
-from handlers.facts import Model, RetraindError
+from handlers.facts import Model, RetraindError, TryLater
 from handlers.modelservice import Access, Modelservice
 from handlers.rollout import Rollout
 from handlers.shelf import Deployment, Shelf
@@ -70,8 +71,8 @@ class ClouderaClient(BaseDeploymentClient):
         _alone(endpoint)
         with _Told():
             place = _Place(self.target_uri, name, config)
-            if place.shelf.model() is not None:
-                raise MlflowException(f"There is a model {name!r} already; `update` it.")
+            if place.shelf.serving():
+                raise MlflowException(f"Something serves as {name!r} already; `update` it.")
             return {**place.bring(model_uri), "flavor": flavor}
 
     def update_deployment(
@@ -195,8 +196,10 @@ class _Told:
         if isinstance(error, ValidationError):
             found = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors()]
             raise MlflowException("; ".join(found)) from error
+        if isinstance(error, TryLater):
+            raise MlflowException(str(error), TEMPORARILY_UNAVAILABLE) from error
         if isinstance(error, RetraindError | ConfigError):
-            raise MlflowException(str(error)) from error
+            raise MlflowException(str(error), INVALID_PARAMETER_VALUE) from error
 
 
 def _origin(uri: str) -> tuple[Model, str, str]:

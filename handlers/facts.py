@@ -286,6 +286,10 @@ class Model:
     run_id: str
 
 
+MODEL_PATH = "model"
+"""Where a run keeps its model."""
+
+
 class State(str, Enum):
     """Where a delta stands: open, or closed in one of the ways that follow."""
 

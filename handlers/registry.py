@@ -53,7 +53,7 @@ from handlers.evidence import (
     signature,
     tags,
 )
-from handlers.facts import GiveUp, Model, Record, State, TryLater
+from handlers.facts import MODEL_PATH, GiveUp, Model, Record, State, TryLater
 from handlers.scorer import Scorer
 
 T = TypeVar("T")
@@ -215,7 +215,7 @@ class Registry:
             GiveUp: the run does not keep it.
         """
         folder = home / f"{model.run_id}.{kind or SCORER}"
-        path = f"{MEMBERS}/{kind}" if kind else f"model/data/{SCORER}"
+        path = f"{MEMBERS}/{kind}" if kind else f"{MODEL_PATH}/data/{SCORER}"
         return self._bring(folder, _loads, partial(self._download_member, model, path))
 
     def _bring(
@@ -252,7 +252,9 @@ class Registry:
         client, _ = self._connect()
         parts = scratch / "parts"
         parts.mkdir()
-        scorer = client.download_artifacts(model.run_id, f"model/data/{SCORER}", str(scratch))
+        scorer = client.download_artifacts(
+            model.run_id, f"{MODEL_PATH}/data/{SCORER}", str(scratch)
+        )
         shutil.move(scorer, parts / SCORER)
         proof = client.download_artifacts(model.run_id, PROOF, str(scratch))
         shutil.move(proof, parts / PROOF)
@@ -340,7 +342,7 @@ class Registry:
             scorer.save(home / SCORER)
             code = shutil.copyfile(str(scorer_module.__file__), home / f"{LOADER}.py")
             mlflow.pyfunc.save_model(
-                path=home / "model",
+                path=home / MODEL_PATH,
                 loader_module=LOADER,
                 data_path=str(home / SCORER),
                 code_paths=[str(code)],
@@ -348,7 +350,7 @@ class Registry:
                 input_example=example(scorer, sample),
                 pip_requirements=[f"{name}=={metadata.version(name)}" for name in PINNED],
             )
-            client.log_artifacts(run_id, str(home / "model"), "model")
+            client.log_artifacts(run_id, str(home / MODEL_PATH), MODEL_PATH)
             keep(home / "beside", scorer, sample, explanation, profile)
             client.log_artifacts(run_id, str(home / "beside"))
 

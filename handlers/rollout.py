@@ -16,12 +16,10 @@ import structlog
 
 from config.endpoint import ClouderaEndpoint as Settings
 from handlers.asked import Asked, Underway
-from handlers.facts import GiveUp, Model, TryLater
+from handlers.facts import MODEL_PATH, GiveUp, Model, TryLater
 from handlers.shelf import COMMENT, NOTES, Build, Deployment, Shelf, Stage, Version
 from handlers.workbench import Refused, Workbench
 
-MODEL_PATH = "model"
-"""Where a run keeps its model."""
 LONGEST_WAIT = 3600.0
 DEPLOYMENTS = 2
 """Deployments of a model that may fail before it is given up."""
