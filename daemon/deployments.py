@@ -8,6 +8,7 @@ are the workbench's models; a name that is in use already is updated by `update`
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import gettempdir
 from threading import Event
@@ -215,7 +216,19 @@ def _origin(uri: str) -> tuple[Model, str, str]:
         run_id, label = name, name[:8]
     else:
         raise MlflowException(f"{uri!r} is neither runs:/RUN/PATH nor models:/NAME/VERSION.")
-    return Model(label, run_id), str(client.get_run(run_id).info.experiment_id), path
+    return Model(label, run_id), _experiment_of(client, run_id), path
+
+
+def _experiment_of(client: mlflow.MlflowClient, run_id: str) -> str:
+    """Give the id of a run's experiment; the platform looks only in the one that was set last."""
+    try:
+        return str(client.get_run(run_id).info.experiment_id)
+    except MlflowException:
+        for experiment in client.search_experiments():
+            mlflow.set_experiment(experiment_id=experiment.experiment_id)
+            with suppress(MlflowException):
+                return str(client.get_run(run_id).info.experiment_id)
+        raise
 
 
 def _view(name: str, up: Deployment) -> dict[str, Any]:

@@ -41,7 +41,8 @@ settings.load_profile("repeatable")
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """Forget the tracking server of the test before: MLflow exports it to all that follows."""
-    os.environ.pop("MLFLOW_TRACKING_URI", None)  # noqa: TID251 (what a test is judged in)
+    for name in ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_ID"):
+        os.environ.pop(name, None)  # noqa: TID251 (what a test is judged in)
 
 
 def free_port() -> int:

@@ -19,6 +19,7 @@ from cloudera.workbench import Workbench as Emulator
 from endpoint_conformance import Models, make_rows, train_models
 from mlflow.deployments import get_deploy_client, interface
 from mlflow.exceptions import MlflowException
+from mlflow.tracking import fluent
 
 from daemon.deployments import TARGET
 from handlers import scorer
@@ -139,6 +140,27 @@ def test_what_cannot_be_done_is_told_with_its_remedy(
     bench.key.expire()
     with pytest.raises(MlflowException, match="CDSW_APIV2_KEY"):
         client.get_deployment("cards")
+
+
+def test_a_run_is_found_on_a_platform_that_looks_in_one_experiment(
+    client: Any, runs: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The platform's store finds a run only in the experiment that was set last."""
+    get_run = mlflow.MlflowClient.get_run
+    monkeypatch.setattr(fluent, "_active_experiment_id", None)  # afterwards it is again as before
+    mlflow.set_experiment("another")
+
+    def picky(self: mlflow.MlflowClient, run_id: str) -> Any:
+        run = get_run(self, run_id)
+        if run.info.experiment_id != fluent._get_experiment_id():
+            raise MlflowException("Missing the required parameter `experiment_id`")
+        return run
+
+    monkeypatch.setattr(mlflow.MlflowClient, "get_run", picky)
+    made = client.create_deployment("cards", runs["1"], config=QUICK)
+    assert made["run_id"] == runs["1"].split("/")[1]
+    with pytest.raises(MlflowException, match="nobody"):
+        client.update_deployment("cards", "runs:/nobody/model")
 
 
 def test_mlflow_finds_the_plugin_by_its_entry_point(
