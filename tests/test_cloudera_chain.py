@@ -1,7 +1,8 @@
-"""The lab's chain in the emulated workbench, nothing stubbed: Hive, Spark, MLflow, a model.
+"""The lab's chain and the whole story in the emulated workbench: Hive, Spark, MLflow, a model.
 
-Every job is a process of its own that finds Spark and the catalog by configuration alone, the table
-is created through a data connection, and the rest use the session made by hand.
+Nothing is stubbed. Every job and the application is a process of its own that finds Spark and the
+catalog by configuration alone; the chain's table is created through a data connection, and all else
+uses the session made by hand.
 """
 
 from __future__ import annotations
@@ -10,21 +11,27 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import closing
+from http import HTTPStatus
 from pathlib import Path
+from threading import Event, Thread
 
+import httpx
 import pytest
 import yaml
+from cloudera import given
 from cloudera.serving import SITE
 from cloudera.workbench import Workbench
 from hive_metastore import Metastore
 from sites import until
-from workplace import ENDS, check_out, run_job
+from workplace import ENDS, RUNNING, check_out, run_job, start_application
 
 from config import machine
 from config.loading import load
 from daemon.__main__ import main
 from daemon.ledger import Ledger
+from handlers.cards import Recipe, cards
 from handlers.spark import properties
+from handlers.wire import split
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(280)]
 CHAIN = ["New Batch", "Retrain XGBoost", "API Redeployment"]
@@ -51,7 +58,7 @@ def configure(bench: Workbench, lake: Path, uri: str) -> Path:
         },
         "pipelines": {"cards": {
             "table": "card_transactions", "label": "fraud_trx", "row_key": ["transaction_id"],
-            "ignore": ["event_time"], "train": {"rounds": 20},
+            "ignore": ["event_time"], "train": {"rounds": 20}, "poll_every": "1s",
             "endpoint": {"kind": "cloudera", "modelservice": bench.model_url, "look_every": 0.1},
         }},
     }  # fmt: skip
@@ -60,10 +67,9 @@ def configure(bench: Workbench, lake: Path, uri: str) -> Path:
     return path
 
 
-def test_the_chain_goes_from_a_batch_to_a_deployment(
-    bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Triggering the first job is all that a person does; what it appended is served at the end."""
+@pytest.fixture
+def config(bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Give the project's settings, in a workload of a workbench beside a metastore."""
     lake = tmp_path / "lake"
     lake.mkdir()
     bench.environment["DBNAME"] = "bank"  # as the lab's projects have it
@@ -73,25 +79,30 @@ def test_the_chain_goes_from_a_batch_to_a_deployment(
         "MLFLOW_TRACKING_URI": bench.environment["MLFLOW_TRACKING_URI"],
     }.items():  # fmt: skip
         monkeypatch.setenv(name, value)
-    config = configure(bench, lake, "thrift://127.0.0.1:1")
-    metastore = Metastore(lake, machine.look(load(config)))
+    nowhere = configure(bench, lake, "thrift://127.0.0.1:1")
+    metastore = Metastore(lake, machine.look(load(nowhere)))
     metastore.start()
-    config = configure(bench, lake, metastore.uri)
-    try:
-        _chain(bench, config, monkeypatch)
-    finally:
-        metastore.kill()
+    yield configure(bench, lake, metastore.uri)
+    metastore.kill()
 
 
-def _chain(bench: Workbench, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def append(bench: Workbench, rows: int, **environment: str) -> None:
+    """Append a batch, as a job of the project."""
+    done = run_job(
+        bench, "daemon/cloudera_job.py", RETRAIND_CONFIG="retraind.yaml",
+        RETRAIND_COMMAND=f"append --rows {rows}", **environment,
+    )  # fmt: skip
+    assert done.status == "ENGINE_SUCCEEDED", done.log
+
+
+def test_the_chain_goes_from_a_batch_to_a_deployment(
+    bench: Workbench, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Triggering the first job is all that a person does; what it appended is served at the end."""
     settings = load(config)
     found = properties(machine.look(settings), settings)
     bench.environment["EMULATED_CONNECTIONS"] = json.dumps({"lake": found})
-    created = run_job(
-        bench, "daemon/cloudera_job.py", RETRAIND_CONFIG="retraind.yaml",
-        RETRAIND_COMMAND="append --rows 1500", CONNECTION_NAME="lake",
-    )  # fmt: skip
-    assert created.status == "ENGINE_SUCCEEDED", created.log
+    append(bench, 1500, CONNECTION_NAME="lake")
     monkeypatch.syspath_prepend(str(SITE))
     words = ["cloudera", "jobs", "--rows", "1200", "--start", "--project-config", "retraind.yaml"]
     monkeypatch.setattr(sys, "argv", ["retraind", *words, "--config", str(config)])
@@ -112,3 +123,56 @@ def _chain(bench: Workbench, config: Path, monkeypatch: pytest.MonkeyPatch) -> N
         assert book.owner() is None
     (served,) = bench.deployments
     assert served.status == "deployed"
+
+
+def test_appending_is_all_that_a_team_does(bench: Workbench, config: Path) -> None:
+    """The application follows the table: each batch is decided, and its model is what answers.
+
+    The first batch is small, so that the second one's model wins; clients ask all the while.
+    """
+    append(bench, 600)
+    app = start_application(bench, RETRAIND_CONFIG=config.name)
+    bench.wait(app, RUNNING)
+    until(lambda: _serving(bench) == [1], "the first model is deployed")
+    (model,) = bench.models
+    rows = cards(Recipe(20)).drop_columns(["fraud_trx"]).to_pandas()
+    request = {"dataframe_split": split(rows)}
+    failed, over = [], Event()
+
+    def ask() -> None:
+        while not over.wait(0.1):
+            answer = given.ask(bench, model, request)
+            busy = answer.status_code == HTTPStatus.TOO_MANY_REQUESTS  # the daemon asks, too
+            if not busy and len(_answers(answer)) != len(rows):
+                failed.append(answer.text)
+
+    client = Thread(target=ask)
+    client.start()
+    try:
+        append(bench, 6000)
+        until(lambda: _serving(bench) == [2], "the second model takes its place")
+    finally:
+        over.set()
+        client.join()
+    assert failed == []
+    with closing(Ledger(bench.project / "state" / "ledger.db")) as book:
+        until(lambda: len(book.deployments("cards")) == 2, "the second deployment is proven")
+        history = reversed(book.history("cards"))
+        assert [(one.delta.rows, one.state.value) for one in history] == [
+            (600, "promoted"), (6000, "promoted"),
+        ]  # fmt: skip
+        assert [one.outcome for one in book.deployments("cards")] == ["deployed"] * 2
+    page = httpx.get(f"http://127.0.0.1:{app.port}/", trust_env=False)
+    assert "the workbench's model retraind-cards" in page.text
+    assert [len(found) for found in (bench.models, bench.builds, bench.deployments)] == [1, 2, 2]
+
+
+def _serving(bench: Workbench) -> list[int]:
+    """Count from 1 which deployments are up."""
+    return [n for n, one in enumerate(bench.deployments, 1) if one.status == "deployed"]
+
+
+def _answers(answer: httpx.Response) -> list[float]:
+    found = answer.json().get("response", [])
+    predictions: list[float] = found.get("prediction", []) if isinstance(found, dict) else found
+    return predictions
