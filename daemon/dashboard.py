@@ -1,14 +1,12 @@
-"""The pages: health checks, a first status page, and the same facts as JSON."""
+"""The pages, for people; `daemon.api` gives the same facts as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse
+from fastapi.responses import HTMLResponse, PlainTextResponse
 from fastapi.templating import Jinja2Templates
 from markupsafe import Markup
 
@@ -16,6 +14,7 @@ from config import __version__
 from config.settings import Settings
 from daemon import views
 from daemon.actions import actions
+from daemon.api import RECENT, api
 from daemon.chart import Point, chart
 from daemon.ledger import Ledger
 from daemon.service import Step
@@ -28,8 +27,6 @@ SECURITY = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
 }
-RECENT = 60
-"""Deltas that a chart goes back."""
 
 
 def drawn(trend: views.View) -> str:
@@ -68,6 +65,7 @@ def app(
     `proxied` says that the platform's login stands before it, so that people may act here.
     """
     pages = FastAPI(title="retraind", version=__version__, docs_url=None, redoc_url=None)
+    pages.include_router(api(settings, ledger, activity, unready))
     pages.include_router(actions(settings, ledger, proxied=proxied))
     templates = Jinja2Templates(TEMPLATES)
 
@@ -75,35 +73,6 @@ def app(
     def out_of_reach(_: Request, error: Exception) -> PlainTextResponse:
         """Say what keeps the ledger from being read."""
         return PlainTextResponse(str(error), 503)
-
-    @pages.get("/healthz", response_class=PlainTextResponse)
-    def healthz() -> str:
-        """Say that the process answers."""
-        return "ok"
-
-    @pages.get("/readyz")
-    def readyz() -> JSONResponse:
-        """Say whether every pipeline has finished its first look."""
-        waiting = unready()
-        return JSONResponse({"ready": not waiting, "waiting": waiting}, 503 if waiting else 200)
-
-    @pages.get("/api/status")
-    def api_status() -> dict[str, Any]:
-        """Say where each pipeline stands and what it does at this moment."""
-        steps = {name: asdict(step) for name, step in activity().items()}
-        return {**views.status(settings, ledger), "activity": steps}
-
-    @pages.get("/api/history")
-    def api_history(pipeline: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
-        """Give the decisions taken, newest first."""
-        records = ledger.history(pipeline, min(max(limit, 1), 1000))
-        return views.history(records, ledger.forced(pipeline))
-
-    @pages.get("/api/trend")
-    def api_trend(limit: int = RECENT) -> dict[str, Any]:
-        """Say for each pipeline how what was served did over its deltas, and what moved."""
-        most = min(max(limit, 1), 1000)
-        return {name: views.trend(ledger.history(name, most)) for name in settings.pipelines}
 
     @pages.get("/", response_class=HTMLResponse)
     def home(request: Request) -> HTMLResponse:
