@@ -222,11 +222,12 @@ class Ledger(Reading):
 
     def _settle(self, db: sqlite3.Connection, record: Record) -> None:
         closed = db.execute(
-            "UPDATE deltas SET state = ?, record = ?, closed_at = ?, removed = ? "
+            "UPDATE deltas SET state = ?, record = ?, closed_at = ?, removed = ?, version = ? "
             "WHERE pipeline = ? AND sequence = ? AND state = 'open'",
             (
                 record.state.value, json.dumps(RECORD.dump_python(record, mode="json")),
                 record.closed_at.isoformat(), record.delta.removed,
+                record.model.version if record.model else None,
                 record.pipeline, record.sequence,
             ),
         )  # fmt: skip

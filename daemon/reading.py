@@ -152,14 +152,21 @@ class Reading(Store):
 
         One pipeline's are closed in the order of their numbers, whatever the clock said.
         """
-        rows = self.all(
-            "SELECT record FROM deltas "
-            "WHERE record IS NOT NULL AND pipeline = coalesce(?1, pipeline) "
-            "ORDER BY CASE WHEN ?1 IS NULL THEN closed_at END DESC, sequence DESC LIMIT ?2",
+        return [self._record(row) for row in self._newest(pipeline, limit)]
+
+    def _newest(self, pipeline: str | None, limit: int) -> list[sqlite3.Row]:
+        if pipeline is None:
+            return self.all(
+                "SELECT record FROM deltas WHERE record IS NOT NULL "
+                "ORDER BY closed_at DESC, sequence DESC LIMIT ?",
+                limit,
+            )
+        return self.all(
+            "SELECT record FROM deltas WHERE record IS NOT NULL AND pipeline = ? "
+            "ORDER BY sequence DESC LIMIT ?",
             pipeline,
             limit,
         )
-        return [self._record(row) for row in rows]
 
     def champion(self, pipeline: str) -> Champion | None:
         """Say what should serve; None before the first promotion."""
@@ -228,14 +235,13 @@ class Reading(Store):
 
     def made(self, pipeline: str, version: str) -> Record | None:
         """Find the decision that made a model version."""
-        # Read here, not by SQLite: to its JSON functions an infinite score is malformed.
-        rows = self.all(
-            "SELECT record FROM deltas WHERE pipeline = ? AND state IN ('promoted', 'kept') "
-            "ORDER BY sequence DESC",
+        row = self.one(
+            "SELECT record FROM deltas WHERE pipeline = ? AND version = ? "
+            "AND state IN ('promoted', 'kept') ORDER BY sequence DESC LIMIT 1",
             pipeline,
+            version,
         )
-        records = map(self._record, rows)
-        return next((r for r in records if r.model and r.model.version == version), None)
+        return self._record(row) if row else None
 
     def by_run(self, run: str) -> Record:
         """Find a model's record by its MLflow run: id, beginning of one, or name (`cards-7`).

@@ -72,6 +72,15 @@ UPDATE snapshots SET state = 'quarantined' WHERE state = 'parked';
 UPDATE snapshots SET state = 'rewritten' WHERE state = 'unread'
 """,
     "ALTER TABLE snapshots ADD COLUMN source_id INTEGER",
+    # To SQLite's JSON functions an infinite score is malformed, so the version is cut out as text.
+    """
+ALTER TABLE deltas ADD COLUMN version TEXT;
+UPDATE deltas SET version = substr(record, instr(record, '"model": {"version": "') + 22)
+WHERE instr(record, '"model": {"version": "');
+UPDATE deltas SET version = substr(version, 1, instr(version, '"') - 1) WHERE version IS NOT NULL;
+CREATE INDEX made ON deltas (pipeline, version) WHERE version IS NOT NULL;
+CREATE INDEX closed ON deltas (closed_at) WHERE record IS NOT NULL
+""",
 )
 """What brings a file from each format to the next; the first makes it."""
 VERSION = len(MIGRATIONS)

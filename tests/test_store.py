@@ -145,6 +145,7 @@ def test_a_file_of_the_first_format_is_read_on(path: Path) -> None:
         assert fates == {
             1: Fate.TRAINED, 2: Fate.REWRITTEN, 3: Fate.TRAINED, 4: Fate.QUARANTINED,
         }  # fmt: skip
+        assert [book.made(PIPELINE, version) for version in "129"] == [*records[:2], None]
         assert book.dealt(PIPELINE) == {1, 2, 3}
         assert book.parked(PIPELINE) == [records[2]]
         assert book.pending(PIPELINE) == waiting
