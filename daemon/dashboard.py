@@ -1,4 +1,4 @@
-"""The pages, for people; `daemon.api` gives the same facts as JSON."""
+"""The web application: pages for people, JSON for programs, health checks, what the pages need."""
 
 from __future__ import annotations
 
@@ -6,50 +6,30 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from fastapi import FastAPI, Request
-from fastapi.responses import HTMLResponse, PlainTextResponse
-from fastapi.templating import Jinja2Templates
-from markupsafe import Markup
+from fastapi.responses import PlainTextResponse
+from fastapi.staticfiles import StaticFiles
+from starlette.middleware.base import RequestResponseEndpoint
+from starlette.responses import Response
 
 from config import __version__
 from config.settings import Settings
-from daemon import views
 from daemon.actions import actions
-from daemon.api import RECENT, api
-from daemon.chart import Point, chart
+from daemon.api import api
 from daemon.ledger import Ledger
+from daemon.pages import Explain, pages
 from daemon.service import Step
-from daemon.visitor import visitor
 from handlers.facts import TryLater
 
-TEMPLATES = Path(__file__).with_name("templates")
+STATIC = Path(__file__).with_name("static")
 SECURITY = {
-    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:",
+    "Content-Security-Policy": (
+        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; "
+        "img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'self'"
+    ),
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",
+    "Cross-Origin-Opener-Policy": "same-origin",
 }
-
-
-def drawn(trend: views.View) -> str:
-    """Draw how what was served did, as SVG; empty if it was never measured."""
-    points = [
-        Point(
-            str(item["delta"]), item["value"], item["low"], item["high"],
-            promoted=f"v{item['promoted']}" if item["promoted"] else "", alarm=item["alarm"],
-            told=_told(item),
-        )
-        for item in trend["points"]
-    ]  # fmt: skip
-    return chart(points, f"{trend['metric']} of the version served")
-
-
-def _told(item: views.View) -> str:
-    value = "not measured" if item["value"] is None else f"{item['value']:.4g}"
-    interval = f" ({item['low']:.4g} to {item['high']:.4g})" if item["low"] is not None else ""
-    promoted = f"; version {item['promoted']} was promoted" if item["promoted"] else ""
-    return (
-        f"delta {item['delta']}: version {item['served']}, {value}{interval}"
-        f"{', alarm' if item['alarm'] else ''}{promoted}"
-    )
 
 
 def app(
@@ -58,36 +38,31 @@ def app(
     activity: Callable[[], Mapping[str, Step]],
     unready: Callable[[], list[str]],
     *,
+    explain: Explain | None = None,
     proxied: bool = False,
 ) -> FastAPI:
     """Make the web application; everything it shows is read at the moment it is asked.
 
-    `proxied` says that the platform's login stands before it, so that people may act here.
+    `explain` fetches what was kept to explain the model of a run; `proxied` says that the
+    platform's login stands before it, so that people may act here.
     """
-    pages = FastAPI(title="retraind", version=__version__, docs_url=None, redoc_url=None)
-    pages.include_router(api(settings, ledger, activity, unready))
-    pages.include_router(actions(settings, ledger, proxied=proxied))
-    templates = Jinja2Templates(TEMPLATES)
+    web = FastAPI(title="retraind", version=__version__, docs_url=None, redoc_url=None)
+    web.include_router(api(settings, ledger, activity, unready))
+    web.include_router(actions(settings, ledger, proxied=proxied))
+    web.include_router(pages(settings, ledger, activity, explain, proxied=proxied))
+    web.mount("/static", StaticFiles(directory=STATIC), name="static")
 
-    @pages.exception_handler(TryLater)
+    @web.middleware("http")
+    async def secure(request: Request, answer: RequestResponseEndpoint) -> Response:
+        """Let no page run or fetch what is not ours."""
+        response = await answer(request)
+        for name, value in SECURITY.items():
+            response.headers.setdefault(name, value)
+        return response
+
+    @web.exception_handler(TryLater)
     def out_of_reach(_: Request, error: Exception) -> PlainTextResponse:
         """Say what keeps the ledger from being read."""
         return PlainTextResponse(str(error), 503)
 
-    @pages.get("/", response_class=HTMLResponse)
-    def home(request: Request) -> HTMLResponse:
-        """Show the status page."""
-        trends = {name: views.trend(ledger.history(name, RECENT)) for name in settings.pipelines}
-        context = {
-            "version": __version__,
-            "status": views.status(settings, ledger),
-            "trends": trends,
-            "charts": {name: Markup(drawn(trend)) for name, trend in trends.items()},  # noqa: S704 (its texts are escaped)
-            "activity": activity(),
-            "visitor": visitor(request.headers, proxied=proxied),
-            "history": views.history(ledger.history(limit=50), ledger.forced()),
-            "outcome": views.outcome,
-        }
-        return templates.TemplateResponse(request, "status.html", context, headers=SECURITY)
-
-    return pages
+    return web

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sqlite3
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 
 from pydantic import TypeAdapter
 
@@ -17,6 +18,8 @@ BEGUN = "begun"
 """The outcome of a deployment that has none yet; there is at most one of a pipeline."""
 FORCED = "forced"
 """How a model became champion that had not won."""
+LAST = 2**62
+"""After all deltas."""
 SERVED = (
     "SELECT version, run_id FROM champions AS c WHERE pipeline = ? AND version IS NOT NULL "
     "AND NOT EXISTS (SELECT 1 FROM deployments WHERE pipeline = c.pipeline "
@@ -66,6 +69,16 @@ class Deployment:
     version: str
     at: datetime
     outcome: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reigned:
+    """A version that became champion; None where none could take over."""
+
+    version: str | None
+    since: datetime
+    how: str
     reason: str
 
 
@@ -147,14 +160,16 @@ class Reading(Store):
         rows = self.all("SELECT * FROM deltas WHERE pipeline = ? ORDER BY sequence", pipeline)
         return [self._work(row) for row in rows]
 
-    def history(self, pipeline: str | None = None, limit: int = 20) -> list[Record]:
-        """Give closed deltas, newest first.
+    def history(
+        self, pipeline: str | None = None, limit: int = 20, before: int | None = None
+    ) -> list[Record]:
+        """Give closed deltas, newest first; of one pipeline also only those `before` a number.
 
         One pipeline's are closed in the order of their numbers, whatever the clock said.
         """
-        return [self._record(row) for row in self._newest(pipeline, limit)]
+        return [self._record(row) for row in self._newest(pipeline, limit, before)]
 
-    def _newest(self, pipeline: str | None, limit: int) -> list[sqlite3.Row]:
+    def _newest(self, pipeline: str | None, limit: int, before: int | None) -> list[sqlite3.Row]:
         if pipeline is None:
             return self.all(
                 "SELECT record FROM deltas WHERE record IS NOT NULL "
@@ -162,11 +177,36 @@ class Reading(Store):
                 limit,
             )
         return self.all(
-            "SELECT record FROM deltas WHERE record IS NOT NULL AND pipeline = ? "
+            "SELECT record FROM deltas WHERE record IS NOT NULL AND pipeline = ? AND sequence < ? "
             "ORDER BY sequence DESC LIMIT ?",
+            pipeline, LAST if before is None else before, limit,
+        )  # fmt: skip
+
+    def closed(self, pipeline: str, sequence: int) -> Record | None:
+        """Give a closed delta by its number."""
+        row = self.one(
+            "SELECT record FROM deltas WHERE record IS NOT NULL AND pipeline = ? AND sequence = ?",
             pipeline,
-            limit,
+            sequence,
         )
+        return self._record(row) if row else None
+
+    def retried_in(self, pipeline: str, sequence: int) -> int | None:
+        """Say in which delta a parked one was taken up again."""
+        row = self.one(
+            "SELECT sequence FROM deltas WHERE pipeline = ? AND retry_of = ? "
+            "ORDER BY sequence DESC LIMIT 1",
+            pipeline,
+            sequence,
+        )
+        return int(row["sequence"]) if row else None
+
+    def champions(self, pipeline: str, limit: int = 20) -> list[Reigned]:
+        """Say which versions became champion and how, newest first."""
+        rows = self.all(
+            "SELECT * FROM champions WHERE pipeline = ? ORDER BY id DESC LIMIT ?", pipeline, limit
+        )
+        return [Reigned(r["version"], to_time(r["since"]), r["how"], r["reason"]) for r in rows]
 
     def champion(self, pipeline: str) -> Champion | None:
         """Say what should serve; None before the first promotion."""
@@ -362,7 +402,7 @@ class Reading(Store):
 
     def _record(self, row: sqlite3.Row) -> Record:
         try:
-            return RECORD.validate_json(row["record"])
+            return _parsed(row["record"])
         except ValueError as error:
             raise self._damaged(error) from error
 
@@ -384,6 +424,12 @@ class Reading(Store):
             wish=row["wish"],
             wisher=row["wisher"],
         )
+
+
+@lru_cache(maxsize=1000)
+def _parsed(text: str) -> Record:
+    """Read a record, once: closed ones never change, and the pages show the same ones for long."""
+    return RECORD.validate_json(text)
 
 
 def _reach(record: Record) -> int:

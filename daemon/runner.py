@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 import structlog
@@ -61,7 +62,10 @@ def running(settings: Settings) -> Iterator[service.Service]:
     url = f"http://{host}:{port}"
     book = composition.ledger(settings)
     proxied = workload.is_application()
-    pages = dashboard.app(settings, book, opening.activity, opening.unready, proxied=proxied)
+    pages = dashboard.app(
+        settings, book, opening.activity, opening.unready,
+        explain=partial(composition.explanation, settings, book), proxied=proxied,
+    )  # fmt: skip
     with service.pages(pages, bound):
         log.info("serving_pages", url=url, state=str(settings.state_dir))
         with _owned(book, stopping, url):

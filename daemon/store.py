@@ -79,7 +79,9 @@ UPDATE deltas SET version = substr(record, instr(record, '"model": {"version": "
 WHERE instr(record, '"model": {"version": "');
 UPDATE deltas SET version = substr(version, 1, instr(version, '"') - 1) WHERE version IS NOT NULL;
 CREATE INDEX made ON deltas (pipeline, version) WHERE version IS NOT NULL;
-CREATE INDEX closed ON deltas (closed_at) WHERE record IS NOT NULL
+CREATE INDEX closed ON deltas (closed_at) WHERE record IS NOT NULL;
+CREATE INDEX parked ON deltas (pipeline, sequence) WHERE state = 'parked';
+CREATE INDEX retries ON deltas (pipeline, retry_of) WHERE retry_of IS NOT NULL
 """,
 )
 """What brings a file from each format to the next; the first makes it."""

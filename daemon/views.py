@@ -10,7 +10,8 @@ from typing import Any
 from config.settings import Settings
 from daemon.ledger import Ledger
 from daemon.owner import living
-from daemon.reign import LOSS, fails, look_back, measured
+from daemon.reading import Champion
+from daemon.reign import BY_HAND, LOSS, MOST, fails, measured
 from handlers.facts import Decision, Look, Record, Scores, State, Verdict
 
 View = dict[str, Any]
@@ -22,16 +23,21 @@ Z = 1.96
 
 def status(settings: Settings, ledger: Ledger) -> View:
     """Say who runs, and where each pipeline stands."""
-    owner = living(ledger)
     return {
-        "daemon": {
-            "running": owner is not None,
-            "pid": owner.pid if owner else None,
-            "host": owner.host if owner else None,
-            "url": owner.url if owner else None,
-        },
+        "daemon": daemon(ledger),
         "state_dir": str(settings.state_dir.resolve()),
         "pipelines": [pipeline(settings, ledger, name) for name in settings.pipelines],
+    }
+
+
+def daemon(ledger: Ledger) -> View:
+    """Say who runs."""
+    owner = living(ledger)
+    return {
+        "running": owner is not None,
+        "pid": owner.pid if owner else None,
+        "host": owner.host if owner else None,
+        "url": owner.url if owner else None,
     }
 
 
@@ -43,8 +49,7 @@ def pipeline(settings: Settings, ledger: Ledger, name: str) -> View:
     work = ledger.pending(name)
     last = ledger.history(name, 1)
     parked = ledger.parked(name)
-    decided = look_back(ledger, name, wanted).records
-    lived = [record for record in decided if record.live]
+    lived = _last_lived(ledger, champion, name) if champion else None
     return {
         "name": name,
         "table": wanted.table,
@@ -52,6 +57,7 @@ def pipeline(settings: Settings, ledger: Ledger, name: str) -> View:
         "cursor": standing.cursor.snapshot_id if standing.cursor else None,
         "head": standing.head_id,
         "doing": standing.doing or "not looked yet",
+        "waits_since": standing.waits_since.isoformat() if standing.waits_since else None,
         "next_at": standing.next_at.isoformat() if standing.next_at else None,
         "paused": standing.paused,
         "halted": standing.halted_id is not None,
@@ -63,7 +69,7 @@ def pipeline(settings: Settings, ledger: Ledger, name: str) -> View:
             "how": champion.how,
             "reason": champion.reason,
             "doubts": doubts(ledger, name, champion.model.version),
-            "live": _live(lived[-1]) if lived else None,
+            "live": _live(lived) if lived else None,
         }
         if champion
         else None,
@@ -89,6 +95,17 @@ def pipeline(settings: Settings, ledger: Ledger, name: str) -> View:
         ],
         "last": decision(last[0], ledger.forced(name)) if last else None,
     }
+
+
+def _last_lived(ledger: Ledger, champion: Champion, name: str) -> Record | None:
+    """Find how the champion did last in this reign; as a rule the newest record tells."""
+    for most in (3, MOST):
+        for record in ledger.history(name, most):
+            live = record.live
+            if live and live.version == champion.model.version:
+                ours = champion.how not in BY_HAND or record.closed_at > champion.since
+                return record if ours else None
+    return None
 
 
 def doubts(ledger: Ledger, name: str, version: str) -> list[str]:

@@ -62,8 +62,8 @@ from handlers.facts import (
 HOSTILE = ["[red]x[/red]", "[/]", "<script>alert(1)</script>", ":smile: [link=http://x]y[/link]"]
 STATUS = {"daemon", "state_dir", "pipelines"}
 STANDING = {
-    "name", "table", "branch", "cursor", "head", "doing", "next_at", "paused", "halted", "pins",
-    "champion", "deployed", "endpoint", "open", "parked", "last",
+    "name", "table", "branch", "cursor", "head", "doing", "next_at", "waits_since",
+    "paused", "halted", "pins", "champion", "deployed", "endpoint", "open", "parked", "last",
 }  # fmt: skip
 CHAMPION = {"version", "run_id", "since", "how", "reason", "doubts", "live"}
 PARKED = {"delta", "rows", "reason", "breaches"}
@@ -143,6 +143,7 @@ def test_an_empty_ledger_has_a_status(wanted: Settings, book: Ledger) -> None:
     assert set(view) == STATUS
     assert set(standing) == STANDING
     missing = {"cursor", "head", "next_at", "paused", "champion", "deployed", "open", "last"}
+    missing |= {"waits_since"}
     assert {key for key in STANDING if standing[key] is None} == missing
     assert (standing["doing"], standing["parked"]) == ("not looked yet", [])
     assert (standing["halted"], standing["pins"]) == (False, "")
@@ -305,7 +306,7 @@ def test_a_trend_tells_how_what_was_served_did(book: Ledger) -> None:
 def test_the_page_shows_chart_and_drift_and_no_markup_of_others(
     wanted: Settings, book: Ledger, text: str
 ) -> None:
-    """An inline chart without a script; names of columns come out as they are."""
+    """An inline chart without a script of its own; names of columns come out as they are."""
     promote(book, 1)
     work = book.open(PIPELINE, delta(2))
     book.settle(replace(record(work, State.KEPT, 2, "1"), drift=(moved(text),)))
@@ -314,7 +315,8 @@ def test_the_page_shows_chart_and_drift_and_no_markup_of_others(
     assert '<svg class="chart"' in page
     assert "delta 2: version 1, 0.4" in page
     assert escape(text, quote=False).replace("'", "&#39;") in page
-    assert "<script" not in page
+    assert page.count("<script") == 1
+    assert '<script src="./static/page.js" defer></script>' in page
     (trend,) = client.get("/api/trend").json().values()
     assert trend["drift"][0]["name"] == text
 
@@ -380,7 +382,8 @@ def test_a_champion_that_fails_is_told_while_it_reigns(wanted: Settings, book: L
     assert f"fails     {FAILS}57)" in text
     page = client.get("/").text
     assert page.count(f"{FAILS}57)") == 2, "at the champion, and at the decision"
-    assert "log loss 0.4100 ± 0.0196 on the 100 rows of delta 3" in page
+    assert "log loss 0.4100</span>" in page
+    assert '± 0.0196 on the 100 rows of <a href="./pipelines/cards/deltas/3">delta 3</a>' in page
     assert 'class="alarm"' in page
     serve(book, 4, lived(1, 0.41, alarm=1e140), Decision.PROMOTE)
     found, text = standing(wanted, book)
@@ -428,7 +431,7 @@ def test_what_was_forced_is_told_with_who_and_why(
     assert "kept, then forced" in lines[2]
     client = TestClient(dashboard.app(wanted, book, dict, list))
     assert client.get("/api/history").json()[1]["forced"] == told
-    assert client.get("/").text.count(escape(told, quote=False).replace("'", "&#39;")) == 2
+    assert client.get("/").text.count(escape(told, quote=False).replace("'", "&#39;")) == 3
 
 
 # -- the account ---------------------------------------------------------------------------------
