@@ -84,6 +84,7 @@ def curve(found: Sequence[tuple[float, float, int]], name: str) -> str:
         return ""
     most = min(1.0, max(max(p, o) for p, o, _ in found) * 1.1) or 1.0
     svg = _svg(SIDE + 60, SIDE + 50, name)
+    svg.set("class", "chart curve")
 
     def x(value: float) -> float:
         return 44 + value / most * SIDE

@@ -38,6 +38,13 @@ settings.register_profile("search", max_examples=5000, print_blob=True)
 settings.load_profile("repeatable")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Begin with what takes longest, where several processes share the work file by file."""
+    if hasattr(config, "workerinput"):
+        real = {item.path for item in items if item.get_closest_marker("real")}
+        items.sort(key=lambda item: (item.path.stem != "test_sweep", item.path not in real))
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
     """Forget the tracking server of the test before: MLflow exports it to all that follows."""

@@ -163,7 +163,7 @@ def test_appending_is_all_that_a_team_does(bench: Workbench, config: Path) -> No
         ]  # fmt: skip
         assert [one.outcome for one in book.deployments("cards")] == ["deployed"] * 2
     page = httpx.get(f"http://127.0.0.1:{app.port}/", trust_env=False)
-    assert "the workbench's model retraind-cards" in page.text
+    assert "the workbench&#39;s model retraind-cards" in page.text
     assert [len(found) for found in (bench.models, bench.builds, bench.deployments)] == [1, 2, 2]
 
 

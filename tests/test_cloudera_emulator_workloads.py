@@ -203,7 +203,7 @@ def test_one_run_of_a_job_is_active(bench: Workbench, api: Any) -> None:
     assert bench.wait(first, *ENDS) == "ENGINE_STOPPED"
     third = start(bench, identifier)
     api.stop_job_run(bench.project_id, identifier, third.id)
-    assert third.statuses == ["ENGINE_SCHEDULING", "ENGINE_STOPPED"]
+    assert bench.wait(third, *ENDS) == "ENGINE_STOPPED"
     runs = api.list_job_runs(
         bench.project_id, identifier, search_filter='{"status": "stopped"}', sort="-created_at"
     ).job_runs

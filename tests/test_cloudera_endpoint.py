@@ -38,7 +38,7 @@ from handlers.workbench import Workbench
 NAME = "retraind-cards"
 FAST: dict[str, Any] = {
     "kind": "cloudera", "look_every": 0.005, "settle_within": 0.25, "retry_after": 0.05,
-    "answer_within": 5.0,
+    "answer_within": 30.0,
 }  # fmt: skip
 ROWS = make_rows(5, seed=4)
 

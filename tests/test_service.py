@@ -222,7 +222,7 @@ def test_what_needs_a_person_is_on_the_page(site: Any, tmp_path: Path) -> None:
         "halted: snapshot 4 is a &lt;delete&gt;; <code>retraind resume cards</code> lets it pass",
         "up to 100 rows it learnt from, in 1 snapshot(s), were rolled back",
         "2 tag(s) keep &lt;them&gt;",
-        'deltas/2">delta 2</a>, 100 rows: parked: because the test says so',
+        'deltas/2">2</a></td><td class="num">100</td><td class="why">parked: because the test',
     ):
         assert told in page
 

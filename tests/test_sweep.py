@@ -22,7 +22,7 @@ MOMENTS: tuple[Moment, ...] = ("before", "during", "after")
 
 
 @pytest.mark.real
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_killed_at_any_kind_of_effect_it_heals() -> None:
     """A SIGKILL at each kind of outside effect, and a restart: the state is as without the kill.
 
@@ -30,7 +30,7 @@ def test_killed_at_any_kind_of_effect_it_heals() -> None:
     """
     done = subprocess.run(
         [sys.executable, "tests/sweep.py", "--sample"],
-        cwd=ROOT, capture_output=True, text=True, check=False, timeout=590,
+        cwd=ROOT, capture_output=True, text=True, check=False, timeout=1190,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     first, *_, last = done.stdout.splitlines()

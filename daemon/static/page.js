@@ -33,6 +33,14 @@ function tellTimes(within = document) {
   }
 }
 
+// What is wider than the screen is moved by keyboard, too.
+function reach() {
+  for (const wide of document.querySelectorAll(".scroll")) {
+    if (wide.scrollWidth > wide.clientWidth) wide.tabIndex = 0;
+    else wide.removeAttribute("tabindex");
+  }
+}
+
 // -- what changes -----------------------------------------------------------------------------
 
 let renewing = false, again = false;
@@ -51,6 +59,7 @@ async function renew() {
       if (other.innerHTML === part.innerHTML || part.contains(document.activeElement)) continue;
       part.replaceChildren(...other.childNodes);
     }
+    reach();
     document.getElementById("daemon").textContent = fresh.getElementById("daemon").textContent;
   } catch {
     beat("off", "out of reach");
@@ -98,6 +107,7 @@ async function load(place) {
     const answer = await fetch(place.dataset.load);
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
     place.replaceChildren(fresh.getElementById("explanation"));
+    reach();
   } catch {
     return;                               // the link that stands there does the same
   } finally {
@@ -170,6 +180,8 @@ document.addEventListener("click", (event) => {
 });
 
 tellTimes();
+reach();
+addEventListener("resize", reach);
 document.querySelectorAll("[data-load]").forEach(load);
 if (document.querySelector("[data-live]")) listen();
 setInterval(tellTimes, 10000);
