@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Header, HTTPException, Request
+import structlog
+from fastapi import APIRouter, Header, Request
 from pydantic import Field
 
 from config.section import Section
 from config.settings import Settings
 from daemon import operate
 from daemon.ledger import Ledger
-from daemon.visitor import visitor
+from daemon.problem import Refused, problems
+from daemon.resources import Name, known
+from daemon.schema import Asked, Done
+from daemon.visitor import Visitor, visitor
 from handlers.facts import GiveUp
 
 Action = Literal["pause", "resume", "rollback", "retry", "drop", "promote"]
+Mark = Annotated[
+    str, Header(description="Anything; it must be there, as pages of other sites cannot send it.")
+]
+
+log = structlog.get_logger(__name__)
 
 
 class Wish(Section):
@@ -30,32 +40,43 @@ class Wish(Section):
     """Of `retry`: train on what breaks the data contract."""
 
 
-def actions(settings: Settings, book: Ledger, *, proxied: bool) -> APIRouter:
+def actions(
+    settings: Settings, book: Ledger, look: Callable[[str], None], *, proxied: bool
+) -> APIRouter:
     """Make the routes; `proxied` says whether the platform's login stands before them."""
-    router = APIRouter()
+    router = APIRouter(tags=["actions"], responses=problems(401, 421, 503))
 
-    @router.get("/api/visitor")
+    @router.get("/visitor")
     def who(request: Request) -> dict[str, str | bool]:
         """Say who asks, and whether they may act."""
         return visitor(request.headers, proxied=proxied).as_dict()
 
-    @router.post("/api/pipelines/{pipeline}/{action}")
-    def act(
-        request: Request, pipeline: str, action: Action, wish: Wish,
-        retraind: Annotated[str, Header(description="Pages of other sites cannot send it.")] = "",
-    ) -> dict[str, str]:  # fmt: skip
-        """Do what the command of that name does."""
+    def actor(request: Request, retraind: str) -> Visitor:
         visits = visitor(request.headers, proxied=proxied)
         if not retraind:
-            raise HTTPException(403, "Send a header `retraind`: pages of other sites cannot.")
+            raise Refused(403, "Send a header `retraind`: pages of other sites cannot.")
         if not visits.may_act:
-            raise HTTPException(403, visits.told)
-        if pipeline not in settings.pipelines:
-            raise HTTPException(404, f"There is no pipeline {pipeline!r}.")
-        try:
-            return {"done": _done(book, pipeline, action, wish, visits.name)}
-        except GiveUp as error:
-            raise HTTPException(409, str(error)) from error
+            raise Refused(403, visits.told)
+        return visits
+
+    @router.post("/pipelines/{pipeline}/look", status_code=202, responses=problems(403, 404, 422))
+    def hasten(request: Request, pipeline: Name, retraind: Mark = "") -> Asked:
+        """Look at the table now instead of at the next poll: for who has just committed to it.
+
+        May be called as often as one likes. While a look goes on, one more follows it.
+        """
+        visits = actor(request, retraind)
+        look(known(settings, pipeline))
+        log.info("look_asked", pipeline=pipeline, who=visits.name)
+        return Asked(pipeline=pipeline, told=f"{pipeline} looks now.")
+
+    @router.post("/pipelines/{pipeline}/{action}", responses=problems(403, 404, 409, 422))
+    def act(
+        request: Request, pipeline: Name, action: Action, wish: Wish, retraind: Mark = ""
+    ) -> Done:
+        """Do what the command of that name does."""
+        visits = actor(request, retraind)
+        return Done(done=_done(book, known(settings, pipeline), action, wish, visits.name))
 
     return router
 

@@ -1,59 +1,36 @@
-"""What the pages show, as JSON, and health checks. What people do is in `daemon.actions`."""
+"""The JSON API under `/api`: one application of its own, with one document and one error shape.
+
+Its document is `/api/openapi.json`. There are no pages that show it, as those that the framework
+brings are fetched from elsewhere.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable
 
-from fastapi import APIRouter
-from fastapi.responses import JSONResponse, PlainTextResponse
+from fastapi import FastAPI
 
+from config import __version__
 from config.settings import Settings
-from daemon import views
+from daemon.actions import actions
+from daemon.health import health
 from daemon.ledger import Ledger
-from daemon.service import Step
-
-RECENT = 60
-"""Deltas that a trend goes back."""
+from daemon.problem import tell
+from daemon.resources import Activity, Unready, resources
 
 
-def api(
-    settings: Settings,
-    ledger: Ledger,
-    activity: Callable[[], Mapping[str, Step]],
-    unready: Callable[[], list[str]],
-) -> APIRouter:
-    """Make the routes; everything they tell is read at the moment it is asked."""
-    router = APIRouter()
-
-    @router.get("/healthz", response_class=PlainTextResponse)
-    def healthz() -> str:
-        """Say that the process answers."""
-        return "ok"
-
-    @router.get("/readyz")
-    def readyz() -> JSONResponse:
-        """Say whether every pipeline has finished its first look."""
-        waiting = unready()
-        return JSONResponse({"ready": not waiting, "waiting": waiting}, 503 if waiting else 200)
-
-    @router.get("/api/status")
-    def api_status() -> dict[str, Any]:
-        """Say where each pipeline stands and what it does at this moment."""
-        steps = {name: asdict(step) for name, step in activity().items()}
-        return {**views.status(settings, ledger), "activity": steps}
-
-    @router.get("/api/history")
-    def api_history(pipeline: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
-        """Give the decisions taken, newest first."""
-        records = ledger.history(pipeline, min(max(limit, 1), 1000))
-        return views.history(records, ledger.forced(pipeline))
-
-    @router.get("/api/trend")
-    def api_trend(limit: int = RECENT) -> dict[str, Any]:
-        """Say for each pipeline how what was served did over its deltas, and what moved."""
-        most = min(max(limit, 1), 1000)
-        return {name: views.trend(ledger.history(name, most)) for name in settings.pipelines}
-
-    return router
+def join(
+    pages: FastAPI, settings: Settings, ledger: Ledger, activity: Activity, unready: Unready,
+    look: Callable[[str], None], *, proxied: bool,
+) -> None:  # fmt: skip
+    """Put API and health checks beside the pages."""
+    programs = FastAPI(
+        title="retraind", version=__version__, summary="What the pages show and do, as JSON.",
+        docs_url=None, redoc_url=None, redirect_slashes=False,
+        servers=[{"url": "/api"}], root_path_in_servers=False,
+    )  # fmt: skip
+    programs.include_router(resources(settings, ledger, activity, unready))
+    programs.include_router(actions(settings, ledger, look, proxied=proxied))
+    tell(programs)
+    pages.include_router(health(unready))
+    pages.mount("/api", programs)

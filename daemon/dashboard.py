@@ -13,8 +13,7 @@ from starlette.responses import Response
 
 from config import __version__
 from config.settings import Settings
-from daemon.actions import actions
-from daemon.api import api
+from daemon.api import join
 from daemon.ledger import Ledger
 from daemon.pages import Explain, pages
 from daemon.service import Step
@@ -37,6 +36,7 @@ def app(
     ledger: Ledger,
     activity: Callable[[], Mapping[str, Step]],
     unready: Callable[[], list[str]],
+    look: Callable[[str], None] = lambda _: None,
     *,
     explain: Explain | None = None,
     proxied: bool = False,
@@ -47,8 +47,7 @@ def app(
     platform's login stands before it, so that people may act here.
     """
     web = FastAPI(title="retraind", version=__version__, docs_url=None, redoc_url=None)
-    web.include_router(api(settings, ledger, activity, unready))
-    web.include_router(actions(settings, ledger, proxied=proxied))
+    join(web, settings, ledger, activity, unready, look, proxied=proxied)
     web.include_router(pages(settings, ledger, activity, explain, proxied=proxied))
     web.mount("/static", StaticFiles(directory=STATIC), name="static")
 

@@ -66,7 +66,7 @@ class Ledger(Reading):
         work = self.one(
             "SELECT * FROM deltas WHERE pipeline = ? AND sequence = ?", pipeline, sequence
         )
-        return self._work(work)  # type: ignore[arg-type]
+        return self.work(work)  # type: ignore[arg-type]
 
     def postpone(self, work: Work, trouble: str, until: datetime, *, fault: bool = False) -> None:
         """Note that an attempt failed for now."""

@@ -153,12 +153,12 @@ class Reading(Store):
             "SELECT * FROM deltas WHERE pipeline = ? AND state = 'open' ORDER BY sequence LIMIT 1",
             pipeline,
         )
-        return self._work(row) if row else None
+        return self.work(row) if row else None
 
     def works(self, pipeline: str) -> list[Work]:
         """Give all work on a pipeline, in order, as it was opened and as its attempts went."""
         rows = self.all("SELECT * FROM deltas WHERE pipeline = ? ORDER BY sequence", pipeline)
-        return [self._work(row) for row in rows]
+        return [self.work(row) for row in rows]
 
     def history(
         self, pipeline: str | None = None, limit: int = 20, before: int | None = None
@@ -167,7 +167,7 @@ class Reading(Store):
 
         One pipeline's are closed in the order of their numbers, whatever the clock said.
         """
-        return [self._record(row) for row in self._newest(pipeline, limit, before)]
+        return [self.record(row) for row in self._newest(pipeline, limit, before)]
 
     def _newest(self, pipeline: str | None, limit: int, before: int | None) -> list[sqlite3.Row]:
         if pipeline is None:
@@ -189,7 +189,7 @@ class Reading(Store):
             pipeline,
             sequence,
         )
-        return self._record(row) if row else None
+        return self.record(row) if row else None
 
     def retried_in(self, pipeline: str, sequence: int) -> int | None:
         """Say in which delta a parked one was taken up again."""
@@ -281,7 +281,7 @@ class Reading(Store):
             pipeline,
             version,
         )
-        return self._record(row) if row else None
+        return self.record(row) if row else None
 
     def by_run(self, run: str) -> Record:
         """Find a model's record by its MLflow run: id, beginning of one, or name (`cards-7`).
@@ -398,15 +398,25 @@ class Reading(Store):
             "ORDER BY sequence",
             pipeline,
         )
-        return [self._record(row) for row in rows]
+        return [self.record(row) for row in rows]
 
-    def _record(self, row: sqlite3.Row) -> Record:
+    def record(self, row: sqlite3.Row) -> Record:
+        """Read the record of a closed delta's row.
+
+        Raises:
+            TryLater: the file is damaged there.
+        """
         try:
             return _parsed(row["record"])
         except ValueError as error:
             raise self._damaged(error) from error
 
-    def _work(self, row: sqlite3.Row) -> Work:
+    def work(self, row: sqlite3.Row) -> Work:
+        """Read a delta's row as the work that it is, or was.
+
+        Raises:
+            TryLater: the file is damaged there.
+        """
         try:
             delta = DELTA.validate_json(row["delta"])
         except ValueError as error:

@@ -42,6 +42,11 @@ class Opening:
         """Name the pipelines that have not finished their first look."""
         return self.service.unready() if self.service else list(self._names)
 
+    def look(self, pipeline: str) -> None:
+        """Have a pipeline look now; the first look, which comes at the start, is one."""
+        if self.service:
+            self.service.look(pipeline)
+
 
 def run(settings: Settings) -> None:
     """Run the daemon until it is told to stop."""
@@ -63,7 +68,7 @@ def running(settings: Settings) -> Iterator[service.Service]:
     book = composition.ledger(settings)
     proxied = workload.is_application()
     pages = dashboard.app(
-        settings, book, opening.activity, opening.unready,
+        settings, book, opening.activity, opening.unready, opening.look,
         explain=partial(composition.explanation, settings, book), proxied=proxied,
     )  # fmt: skip
     with service.pages(pages, bound):

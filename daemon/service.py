@@ -8,7 +8,7 @@ import signal
 import socket
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from time import monotonic
@@ -17,7 +17,9 @@ from typing import TYPE_CHECKING
 
 import structlog
 import uvicorn
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_EXECUTED, JobEvent
 from apscheduler.executors.pool import ThreadPoolExecutor
+from apscheduler.jobstores.base import JobLookupError
 from apscheduler.schedulers.background import BackgroundScheduler
 from fastapi import FastAPI
 
@@ -84,6 +86,7 @@ class Service:
         self._stopping = stopping
         self._stop_within = stop_within
         self._looked: set[str] = set()
+        self._asked: set[str] = set()
         self._scheduler = BackgroundScheduler(
             executors={"default": ThreadPoolExecutor(len(clockworks) + 1)},
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None},
@@ -109,6 +112,7 @@ class Service:
                 self._tick, "interval", args=[name, clockwork], seconds=clockwork.every,
                 id=name, next_run_time=at_once,
             )  # fmt: skip
+        self._scheduler.add_listener(self._ended, EVENT_JOB_EXECUTED | EVENT_JOB_ERROR)
         self._scheduler.start()
         log.info("started", pipelines=sorted(self._clockworks), pid=os.getpid())
 
@@ -135,6 +139,21 @@ class Service:
             os._exit(1)
         log.info("stopped")
 
+    def look(self, name: str) -> None:
+        """Have a pipeline look now instead of at its next poll; while it does, once more after.
+
+        Cheap, and harmless however often it is called: looks that wait are one.
+
+        Raises:
+            TryLater: the daemon was asked to stop.
+        """
+        if self._stopping.is_set():
+            raise TryLater("The daemon is being stopped.", "It looks at once when it is started.")
+        self._asked.add(name)
+        # While its tick runs, the scheduler would pass this one over: `_ended` sees to it then.
+        if self._scheduler.running and not self._clockworks[name].busy.locked():
+            self._at_once(name)
+
     def activity(self) -> dict[str, Step]:
         """Say what each pipeline does at this moment."""
         return {name: clockwork.activity.step for name, clockwork in self._clockworks.items()}
@@ -146,6 +165,7 @@ class Service:
     def _tick(self, name: str, clockwork: Clockwork) -> None:
         bound = structlog.contextvars.bound_contextvars(pipeline=name, tick=secrets.token_hex(4))
         with clockwork.busy, bound:
+            self._asked.discard(name)  # this tick does it
             try:
                 clockwork.reconciler.tick()
             except NotOwner as error:
@@ -156,6 +176,15 @@ class Service:
             finally:
                 clockwork.activity.step = Step()
                 self._looked.add(name)
+
+    def _ended(self, event: JobEvent) -> None:
+        """Take the look that was asked for while a tick ran; called once its job may run again."""
+        if event.job_id in self._asked and not self._stopping.is_set():
+            self._at_once(event.job_id)
+
+    def _at_once(self, name: str) -> None:
+        with suppress(JobLookupError):  # the scheduler was shut down in the meantime
+            self._scheduler.modify_job(name, next_run_time=datetime.now(timezone.utc))
 
     def _beat(self) -> None:
         try:
@@ -205,7 +234,9 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         GiveUp: the port is taken, or not ours to take.
     """
-    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    # Named, because asyncio sends small answers at once only where it sees that this is TCP.
+    bound = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         bound.bind((host, port))

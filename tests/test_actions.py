@@ -30,14 +30,20 @@ Client = Callable[..., httpx.Client]
 
 
 @pytest.fixture
-def client(book: Ledger) -> Iterator[Client]:
+def looked() -> list[str]:
+    """Give the looks that were asked for."""
+    return []
+
+
+@pytest.fixture
+def client(book: Ledger, looked: list[str]) -> Iterator[Client]:
     """Give clients of the pages, with the platform's login before them or without."""
     settings = Settings(pipelines={PIPELINE: Pipeline(table="lake.bank.cards", label="fraud")})
     with ExitStack() as stack:
 
         def made(*, proxied: bool = True) -> httpx.Client:
             bound = service.bind("127.0.0.1", 0)
-            pages = dashboard.app(settings, book, dict, list, proxied=proxied)
+            pages = dashboard.app(settings, book, dict, list, looked.append, proxied=proxied)
             stack.enter_context(service.pages(pages, bound))
             url = f"http://127.0.0.1:{bound.getsockname()[1]}"
             return stack.enter_context(httpx.Client(base_url=url, trust_env=False, timeout=10))
@@ -109,6 +115,18 @@ def test_what_cannot_be_done_is_told(
     assert act(client(), action, **wish).status_code == status
     assert act(client(), "pause", pipeline="others").status_code == 404
     assert dump(book) == before
+
+
+def test_a_producer_has_a_pipeline_look(client: Client, looked: list[str]) -> None:
+    """Asking needs the right to act, but no body; what is asked of others is not passed on."""
+    path = f"/api/pipelines/{PIPELINE}/look"
+    answer = client().post(path, headers=ANN)
+    assert (answer.status_code, answer.json()["pipeline"]) == (202, PIPELINE)
+    assert looked == [PIPELINE]
+    assert client().post(path, headers={**ANN, "retraind": ""}).status_code == 403
+    assert client(proxied=False).post(path, headers=ANN).status_code == 403
+    assert client().post("/api/pipelines/others/look", headers=ANN).status_code == 404
+    assert looked == [PIPELINE]
 
 
 def test_the_page_says_who_looks(client: Client) -> None:

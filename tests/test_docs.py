@@ -8,17 +8,22 @@ import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
 import pytest
 import typer
+from fastapi import FastAPI
+from starlette.routing import Mount
 
 from config import __version__, reference
 from config.loading import load
 from config.settings import Pipeline, Settings
+from daemon import dashboard
 from daemon.__main__ import cli
+from daemon.ledger import Ledger
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -154,8 +159,25 @@ def test_every_name_of_the_program_exists() -> None:
     )
     pattern = r"retraind\.[a-z_]+|[a-z]+(?:_[a-z]+)+|/[a-z]+(?:/[a-z]+)*"
     named = {span for span in spans(README) if re.fullmatch(pattern, span)}
-    assert {"retraind.verdict", "row_key", "/api/status"} <= named
+    assert {"retraind.verdict", "row_key", "/healthz"} <= named
+    named = {name for name in named if not name.startswith("/api")}
     assert {name for name in named if name not in sources} == set()
+
+
+def test_the_paths_of_the_api_are_those_of_its_document(tmp_path: Path) -> None:
+    """What the README shows under `/api` is in the document, and all that is there is told."""
+    settings = Settings(pipelines={"cards": Pipeline(table="lake.bank.cards", label="fraud")})
+    with closing(Ledger(tmp_path / "ledger.db")) as book:
+        pages = dashboard.app(settings, book, dict, list)
+        (api,) = (route.app for route in pages.routes if isinstance(route, Mount))
+    assert isinstance(api, FastAPI)
+    patterns = {
+        re.sub(r"\\{(\w+)\\}", lambda m: r"\d+" if m[1] == "delta" else r"\w+", re.escape(path))
+        for path in api.openapi()["paths"]
+    }
+    named = set(re.findall(r"/api(/[a-z]\w*(?:/\w+)*)(?![.\w])", README))
+    assert [path for path in named if not any(re.fullmatch(p, path) for p in patterns)] == []
+    assert [p for p in patterns if not any(re.fullmatch(p, path) for path in named)] == []
 
 
 def test_every_file_named_exists() -> None:

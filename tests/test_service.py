@@ -151,6 +151,54 @@ def test_an_error_in_a_tick_does_not_stop_the_clock(tmp_path: Path) -> None:
     assert ticker.ticks >= 3
 
 
+def test_a_look_comes_at_once(tmp_path: Path) -> None:
+    """Who announces a commit does not wait for the next poll, and the polls go on afterwards."""
+    ticker = Ticker()
+    daemon, _ = serving(ledger(tmp_path / "ledger.db"), ticker, 3600.0)
+    daemon.look("cards")  # before the start: the first look is one
+    daemon.start()
+    for _ in range(3):
+        assert ticker.ticked.wait(5)
+        ticker.ticked.clear()
+        daemon.look("cards")
+    assert ticker.ticked.wait(5)
+    assert daemon._scheduler.get_job("cards").next_run_time is not None
+    daemon.stop()
+    with pytest.raises(TryLater, match="being stopped"):
+        daemon.look("cards")
+
+
+def test_a_look_asked_for_during_one_follows_it_once(tmp_path: Path) -> None:
+    """A commit made while a tick runs may have come too late for it: one more tick sees to it."""
+    go_on = threading.Event()
+    ticker = Ticker(lambda: go_on.wait(10))
+    daemon, _ = serving(ledger(tmp_path / "ledger.db"), ticker, 3600.0)
+    daemon.start()
+    assert ticker.ticked.wait(5)
+    ticker.ticked.clear()
+    for _ in range(100):
+        daemon.look("cards")
+    assert ticker.ticks == 1
+    go_on.set()
+    assert ticker.ticked.wait(5)
+    daemon.stop()
+    assert ticker.ticks == 2
+
+
+def test_no_look_is_lost_however_it_falls(tmp_path: Path) -> None:
+    """Asked for at any moment, before, during or right after a tick: a later tick begins."""
+    ticker = Ticker()
+    daemon, _ = serving(ledger(tmp_path / "ledger.db"), ticker, 3600.0)
+    daemon.start()
+    assert ticker.ticked.wait(5)
+    for pause in range(300):
+        ticker.ticked.clear()
+        daemon.look("cards")
+        assert ticker.ticked.wait(5), f"look {pause} was lost"
+        threading.Event().wait(pause % 10 / 10_000)  # so that they fall differently
+    daemon.stop()
+
+
 def test_being_asked_to_stop_reaches_the_work() -> None:
     """Progress is noted until the wish to stop is there; then the work is told to try later."""
     stopping = threading.Event()
