@@ -6,6 +6,7 @@ brings are fetched from elsewhere.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 
 from fastapi import FastAPI
@@ -17,6 +18,8 @@ from daemon.health import health
 from daemon.ledger import Ledger
 from daemon.problem import tell
 from daemon.resources import Activity, Unready, resources
+from daemon.stream import changes
+from daemon.watch import Watch
 
 
 def join(
@@ -31,6 +34,9 @@ def join(
     )  # fmt: skip
     programs.include_router(resources(settings, ledger, activity, unready))
     programs.include_router(actions(settings, ledger, look, proxied=proxied))
+    # Streams would keep the server from stopping; `service.pages` sets this before it asks it to.
+    pages.state.closing = closing = threading.Event()
+    programs.include_router(changes(Watch(ledger, activity, unready), closing))
     tell(programs)
     pages.include_router(health(unready))
     pages.mount("/api", programs)

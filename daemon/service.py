@@ -224,6 +224,8 @@ def pages(app: FastAPI, bound: socket.socket) -> Iterator[None]:
     try:
         yield
     finally:
+        if closing := getattr(app.state, "closing", None):
+            closing.set()
         server.should_exit = True
         thread.join(timeout=5)
 
