@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic_settings import SettingsError
 
 from config.section import fields
@@ -35,7 +35,7 @@ def load(path: Path | None) -> Settings:
     # A leading underscore would be an instruction to pydantic-settings instead of a setting.
     odd = [key for key in values if not isinstance(key, str) or key.startswith("_")]
     mistakes = [f"{key}: unknown setting{nearest(str(key), Settings)}" for key in odd]
-    mistakes += _unknown_variables()
+    mistakes += [*_committed(values), *_unknown_variables()]
     try:
         settings = Settings(**{key: value for key, value in values.items() if key not in odd})
     except ValidationError as error:
@@ -47,6 +47,15 @@ def load(path: Path | None) -> Settings:
         msg = f"The configuration in {where} has {len(mistakes)} mistake(s):\n{listed}"
         raise ConfigError(msg)
     return settings
+
+
+def _committed(values: dict[Any, Any]) -> Iterator[str]:
+    """Refuse a secret in a file that may well be committed."""
+    if isinstance(http := values.get("http"), dict) and "token" in http:
+        yield (
+            "http.token: may not stand in a file of settings, which others read; "
+            "set RETRAIND_HTTP__TOKEN, or name a file of its own as http.token_file"
+        )
 
 
 def read(path: Path, what: str, option: str, first: str) -> dict[Any, Any]:
@@ -98,8 +107,14 @@ def sentence(item: Any, root: type[BaseModel] = Settings) -> str:  # noqa: ANN40
         named = fields(_model_at(location[:-1], root))
         field = named.get(location[-1], fields(Settings)["pipelines"])
         message = f"does not fit; expected: {str(field.description).rstrip('.')}"
-    given = "" if isinstance(item["input"], dict | BaseModel) else f" (given: {item['input']!r})"
+    untold = isinstance(item["input"], dict | BaseModel) or _secret(location, root)
+    given = "" if untold else f" (given: {item['input']!r})"
     return f"{path}: {message}{given}"
+
+
+def _secret(location: list[str], root: type[BaseModel]) -> bool:
+    field = fields(_model_at(location[:-1], root)).get(location[-1]) if location else None
+    return field is not None and SecretStr in get_args(field.annotation)
 
 
 def nearest(name: str, model: type[BaseModel]) -> str:

@@ -16,6 +16,7 @@ from pydantic_settings import (
 
 from config.contract import Contract
 from config.endpoint import Cloudera, ClouderaEndpoint, LocalEndpoint, MlflowEndpoint
+from config.http import Http
 from config.section import Duration, Section
 from config.workload import is_workload
 
@@ -80,15 +81,6 @@ class Mlflow(Section):
     """Seconds that one HTTP request to MLflow may take."""
     retries: int = Field(2, ge=0, le=10)
     """HTTP retries inside one attempt; after that the tick is tried later."""
-
-
-class Http(Section):
-    """The daemon's own pages and health checks."""
-
-    host: str = "127.0.0.1"
-    """Address to bind; only loopback unless set otherwise, and always with `CDSW_APP_PORT`."""
-    port: int = Field(8090, ge=0, le=65535)
-    """Port of the dashboard; Cloudera AI's `CDSW_APP_PORT` wins where it is set."""
 
 
 class DeltaPolicy(Section):

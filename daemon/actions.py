@@ -12,11 +12,12 @@ from pydantic import Field
 from config.section import Section
 from config.settings import Settings
 from daemon import operate
+from daemon.access import visiting
 from daemon.ledger import Ledger
 from daemon.problem import Refused, problems
 from daemon.resources import Name, known
 from daemon.schema import Asked, Done
-from daemon.visitor import Visitor, visitor
+from daemon.visitor import Visitor
 from handlers.facts import GiveUp
 
 Action = Literal["pause", "resume", "rollback", "retry", "drop", "promote"]
@@ -40,24 +41,19 @@ class Wish(Section):
     """Of `retry`: train on what breaks the data contract."""
 
 
-def actions(
-    settings: Settings, book: Ledger, look: Callable[[str], None], *, proxied: bool
-) -> APIRouter:
-    """Make the routes; `proxied` says whether the platform's login stands before them."""
+def actions(settings: Settings, book: Ledger, look: Callable[[str], None]) -> APIRouter:
+    """Make the routes; `daemon.access` lets only those in who may act."""
     router = APIRouter(tags=["actions"], responses=problems(401, 421, 503))
 
     @router.get("/visitor")
     def who(request: Request) -> dict[str, str | bool]:
         """Say who asks, and whether they may act."""
-        return visitor(request.headers, proxied=proxied).as_dict()
+        return visiting(request).as_dict()
 
     def actor(request: Request, retraind: str) -> Visitor:
-        visits = visitor(request.headers, proxied=proxied)
         if not retraind:
             raise Refused(403, "Send a header `retraind`: pages of other sites cannot.")
-        if not visits.may_act:
-            raise Refused(403, visits.told)
-        return visits
+        return visiting(request)
 
     @router.post("/pipelines/{pipeline}/look", status_code=202, responses=problems(403, 404, 422))
     def hasten(request: Request, pipeline: Name, retraind: Mark = "") -> Asked:

@@ -48,7 +48,7 @@ def app(
     """
     web = FastAPI(title="retraind", version=__version__, docs_url=None, redoc_url=None)
     join(web, settings, ledger, activity, unready, look, proxied=proxied)
-    web.include_router(pages(settings, ledger, activity, explain, proxied=proxied))
+    web.include_router(pages(settings, ledger, activity, explain))
     web.mount("/static", StaticFiles(directory=STATIC), name="static")
 
     @web.middleware("http")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table as Grid
 from rich.text import Text
 
-from config import machine, workload
+from config import access, machine, workload
 from config.settings import ConfigError, Pipeline, Settings
 from daemon import composition, owner
 from daemon.pitfalls import disk, pitfalls
@@ -97,12 +97,15 @@ def _pages(settings: Settings) -> str:
     from daemon.service import bind  # noqa: PLC0415 (slow to import)
 
     where = f"{settings.http.host}:{settings.http.port}"
+    proxied = workload.is_application()
+    if not proxied:
+        access.token(settings.http)
     running = _running(settings)
     if running and running.url.endswith(f":{settings.http.port}"):
         return f"served on {where} by the running daemon"
     bound: socket.socket = bind(settings.http.host, settings.http.port)
     bound.close()
-    told = ", where the platform's proxy expects them" if workload.is_application() else ""
+    told = ", where the platform's proxy expects them" if proxied else ""
     return f"{where} is free{told}"
 
 

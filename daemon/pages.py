@@ -14,11 +14,11 @@ from markupsafe import Markup
 from config import __version__
 from config.settings import Settings
 from daemon import story, views
+from daemon.access import visiting
 from daemon.drawing import bars, curve
 from daemon.ledger import Ledger
 from daemon.service import Step
 from daemon.views import View
-from daemon.visitor import visitor
 from handlers.facts import GiveUp, RetraindError
 
 Explain = Callable[[str], Mapping[str, Any]]
@@ -32,12 +32,10 @@ def pages(
     ledger: Ledger,
     activity: Callable[[], Mapping[str, Step]],
     explain: Explain | None,
-    *,
-    proxied: bool,
 ) -> APIRouter:
     """Make the routes; see `daemon.dashboard.app`."""
     router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
-    shown = Pages(settings, ledger, activity, explain, proxied=proxied)
+    shown = Pages(settings, ledger, activity, explain)
     router.get("/")(shown.home)
     router.get("/pipelines/{name}")(shown.pipeline)
     router.get("/pipelines/{name}/deltas/{sequence}")(shown.delta)
@@ -52,13 +50,12 @@ class Pages:
 
     def __init__(
         self, settings: Settings, ledger: Ledger, activity: Callable[[], Mapping[str, Step]],
-        explain: Explain | None, *, proxied: bool,
+        explain: Explain | None,
     ) -> None:  # fmt: skip
         self._settings = settings
         self._ledger = ledger
         self._activity = activity
         self._explain = explain
-        self._proxied = proxied
         self._templates = _templates()
 
     def home(self, request: Request) -> HTMLResponse:
@@ -117,7 +114,7 @@ class Pages:
         text = self._templates.get_template(template).render(
             version=__version__, base="../" * (path.count("/") - 1) or "./",
             names=list(self._settings.pipelines), status=views.daemon(self._ledger),
-            visitor=visitor(request.headers, proxied=self._proxied), **context,
+            visitor=visiting(request), **context,
         )  # fmt: skip
         return HTMLResponse(text, status)
 

@@ -14,9 +14,13 @@ from daemon.service import Step
 
 FRESH = 0.25
 """Seconds for which what was seen is good enough, however many ask."""
+WORK = (
+    "SELECT pipeline, sequence, attempts, trouble, next_try_at, wish FROM deltas "
+    "WHERE state = 'open'"
+)
 TOLD = (
     "SELECT * FROM pipelines",
-    "SELECT pipeline, sequence, attempts, trouble, next_try_at, wish FROM deltas WHERE state='open'",
+    WORK,
     "SELECT count(*) FROM deltas",  # with the line above: a delta closes by leaving the open ones
     "SELECT max(id) FROM champions",
     # Not its id alone: one that goes on is deleted when it ends, and its id used again.

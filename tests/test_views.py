@@ -310,7 +310,7 @@ def test_the_page_shows_chart_and_drift_and_no_markup_of_others(
     promote(book, 1)
     work = book.open(PIPELINE, delta(2))
     book.settle(replace(record(work, State.KEPT, 2, "1"), drift=(moved(text),)))
-    client = TestClient(dashboard.app(wanted, book, dict, list))
+    client = TestClient(dashboard.app(wanted, book, dict, list), "http://localhost")
     page = client.get("/").text
     assert '<svg class="chart"' in page
     assert "delta 2: version 1, 0.4" in page
@@ -367,7 +367,7 @@ FAILS = (
 def test_a_champion_that_fails_is_told_while_it_reigns(wanted: Settings, book: Ledger) -> None:
     """In the status, on the page and beside the decision; its successor has a clean record."""
     book.clock = moment
-    client = TestClient(dashboard.app(wanted, book, dict, list))
+    client = TestClient(dashboard.app(wanted, book, dict, list), "http://localhost")
     promote(book, 1)
     assert standing(wanted, book)[0]["champion"]["live"] is None
     serve(book, 2, lived(1))
@@ -429,7 +429,7 @@ def test_what_was_forced_is_told_with_who_and_why(
     lines = drawn(history_text(view)).splitlines()
     assert [told in line for line in lines] == [False, False, True, False]
     assert "kept, then forced" in lines[2]
-    client = TestClient(dashboard.app(wanted, book, dict, list))
+    client = TestClient(dashboard.app(wanted, book, dict, list), "http://localhost")
     assert client.get("/api/history").json()[1]["forced"] == told
     assert client.get("/").text.count(escape(told, quote=False).replace("'", "&#39;")) == 3
 
