@@ -120,7 +120,7 @@ def guard(pages: FastAPI, rules: Rules) -> None:
         """Have the browser ask for the token, and go back to the pages."""
         visits = visiting(request)
         if rules.token is None or visits.known:
-            return RedirectResponse("/", 303)
+            return RedirectResponse("./", 303)
         return Access.asked(visits)
 
 

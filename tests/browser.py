@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from conftest import free_port
 from long_history import COLUMNS
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from config.settings import Settings
 from daemon import dashboard, service
@@ -54,6 +54,7 @@ class WithoutPrefix:
 
     def __init__(self, app: Any, prefix: str, who: Mapping[str, str]) -> None:
         self.app, self.prefix, self.who = app, prefix, who
+        self.state = app.state
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         """Pass a request on."""
@@ -90,9 +91,13 @@ class Watched:
         self.complaints: list[str] = []
         self.asked: list[str] = []
         self._lock = threading.Lock()
-        page.on("console", lambda said: self._note(said.text, said.type))
+        page.on("console", self._said)
         page.on("pageerror", lambda error: self._note(str(error)))
         page.on("request", lambda request: self.asked.append(request.url))
+
+    def _said(self, said: ConsoleMessage) -> None:
+        if said.location["url"] != self.page.url:  # a page may be missing, nothing on it may
+            self._note(said.text, said.type)
 
     def _note(self, text: str, kind: str = "error") -> None:
         if kind in {"error", "warning"}:

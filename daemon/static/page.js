@@ -43,6 +43,15 @@ function reach() {
 
 // -- what changes -----------------------------------------------------------------------------
 
+// Whoever goes by keyboard stays at the same link or button, if that is still there.
+function place(part) {
+  const stops = () => [...part.querySelectorAll("a, button")];
+  const active = document.activeElement;
+  const at = stops().indexOf(active);
+  if (at < 0) return () => {};
+  return () => stops()[at]?.textContent === active.textContent && stops()[at].focus();
+}
+
 let renewing = false, again = false;
 
 async function renew() {
@@ -56,8 +65,10 @@ async function renew() {
       const other = fresh.getElementById(part.id);
       if (!other) continue;
       tellTimes(other);
-      if (other.innerHTML === part.innerHTML || part.contains(document.activeElement)) continue;
+      if (other.innerHTML === part.innerHTML) continue;
+      const focused = place(part);
       part.replaceChildren(...other.childNodes);
+      focused();
     }
     reach();
     document.getElementById("daemon").textContent = fresh.getElementById("daemon").textContent;
@@ -101,17 +112,17 @@ function listen() {
 
 // -- what is fetched last -------------------------------------------------------------------
 
-async function load(place) {
+async function load(spot) {
   try {
-    place.setAttribute("aria-busy", "true");
-    const answer = await fetch(place.dataset.load);
+    spot.setAttribute("aria-busy", "true");
+    const answer = await fetch(spot.dataset.load);
     const fresh = new DOMParser().parseFromString(await answer.text(), "text/html");
-    place.replaceChildren(fresh.getElementById("explanation"));
+    spot.replaceChildren(fresh.getElementById("explanation"));
     reach();
   } catch {
     return;                               // the link that stands there does the same
   } finally {
-    place.removeAttribute("aria-busy");
+    spot.removeAttribute("aria-busy");
   }
 }
 
