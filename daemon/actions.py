@@ -66,7 +66,7 @@ def actions(settings: Settings, book: Ledger, look: Callable[[str], None]) -> AP
         log.info("look_asked", pipeline=pipeline, who=visits.name)
         return Asked(pipeline=pipeline, told=f"{pipeline} looks now.")
 
-    @router.post("/pipelines/{pipeline}/{action}", responses=problems(403, 404, 409, 422))
+    @router.post("/pipelines/{pipeline}/{action}", responses=problems(400, 403, 404, 409, 422))
     def act(
         request: Request, pipeline: Name, action: Action, wish: Wish, retraind: Mark = ""
     ) -> Done:

@@ -14,6 +14,7 @@ from daemon.schema import Problem
 from handlers.facts import GiveUp, TryLater
 
 WHAT: Mapping[int, str] = {
+    400: "The body cannot be read.",
     401: "A token is asked for.",
     403: "You may not do that, or it came from another site.",
     404: "There is no such pipeline or delta.",
@@ -22,6 +23,7 @@ WHAT: Mapping[int, str] = {
     422: "The request is not understood.",
     503: "The ledger is out of reach, or the daemon is being stopped.",
 }
+WANTED = "/api/openapi.json tells which paths there are, and what they expect."
 AGAIN = {"Retry-After": "5"}
 
 
@@ -61,7 +63,7 @@ def tell(app: FastAPI) -> None:
             f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}"
             for item in error.errors()
         )
-        return told(422, "; ".join(mistakes), "/api/openapi.json tells what is expected.")
+        return told(422, "; ".join(mistakes), WANTED)
 
     @app.exception_handler(TryLater)
     def out_of_reach(_: Request, error: TryLater) -> JSONResponse:
