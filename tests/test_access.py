@@ -119,7 +119,7 @@ def test_a_browser_logs_in(opened: Open) -> None:
     client = opened(token=TOKEN)
     assert client.get("/login").status_code == 401
     back = client.get("/login", headers=basic("ann", TOKEN))
-    assert (back.status_code, back.headers["location"]) == (303, "/")
+    assert (back.status_code, back.headers["location"]) == (303, "./")
     assert opened().get("/login").status_code == 303
 
 
