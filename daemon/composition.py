@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Lock, Thread
@@ -13,6 +14,7 @@ from config.endpoint import MlflowEndpoint as MlflowSettings
 from config.policy import load_policy
 from config.settings import ConfigError, Pipeline, Settings
 from daemon.ledger import Ledger
+from daemon.tally import NOBODY, Tally
 
 if TYPE_CHECKING:
     from daemon.doors import Doors
@@ -93,8 +95,9 @@ def doors(
 
 
 def clockworks(
-    settings: Settings, book: Ledger, stopping: Event, patience: float = 0.0, *, warm: bool = True
-) -> dict[str, Clockwork]:
+    settings: Settings, book: Ledger, stopping: Event, patience: float = 0.0, *,
+    warm: bool = True, counted: Callable[[str], Tally] = lambda _: NOBODY,
+) -> dict[str, Clockwork]:  # fmt: skip
     """Build what keeps each pipeline level; see `endpoint` for the patience."""
     opened = doors(settings, patience, warm=warm)
     from daemon.reconcile import Reconciler  # noqa: PLC0415 (slow)
@@ -102,9 +105,10 @@ def clockworks(
 
     works = {}
     for name, (pipeline, its) in opened.items():
-        activity = Activity(stopping)
+        tally = counted(name)
+        activity = Activity(stopping, tally)
         models = settings.state_dir.resolve() / "models" / name
-        reconciler = Reconciler(name, pipeline, its, book, models, activity)
+        reconciler = Reconciler(name, pipeline, its, book, models, activity, tally=tally)
         works[name] = Clockwork(reconciler, pipeline.poll_every, activity, Lock())
     return works
 

@@ -15,7 +15,9 @@ from config import __version__
 from config.settings import Settings
 from daemon.api import join
 from daemon.ledger import Ledger
+from daemon.metrics import Meter
 from daemon.pages import Explain, pages
+from daemon.scrape import scrape
 from daemon.service import Step
 from handlers.facts import TryLater
 
@@ -40,6 +42,7 @@ def app(
     *,
     explain: Explain | None = None,
     proxied: bool = False,
+    meter: Meter | None = None,
 ) -> FastAPI:
     """Make the web application; everything it shows is read at the moment it is asked.
 
@@ -49,6 +52,7 @@ def app(
     web = FastAPI(title="retraind", version=__version__, docs_url=None, redoc_url=None)
     join(web, settings, ledger, activity, unready, look, proxied=proxied)
     web.include_router(pages(settings, ledger, activity, explain))
+    web.include_router(scrape(meter or Meter(settings.pipelines, ledger)))
     web.mount("/static", StaticFiles(directory=STATIC), name="static")
 
     @web.middleware("http")

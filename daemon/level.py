@@ -52,8 +52,10 @@ class Leveller:
         sample, expected = read_proof(folder / PROOF)
         self._ledger.deploying(self.name, model.version)
         try:
-            sentence = deploy(self._doors.endpoint, model, folder / SCORER, sample, expected)
+            with self._telling.timed("deploying"):
+                sentence = deploy(self._doors.endpoint, model, folder / SCORER, sample, expected)
         except GiveUp as fault:
+            self._telling.failed(fault)
             self._refuse(model, str(fault))
             return
         self._ledger.deployed(self.name, model.version, sentence)
@@ -93,6 +95,7 @@ class Leveller:
             done = registry.pointed("champion") == version or registry.point("champion", version)
         except TryLater as error:
             done = False
+            self._telling.failed(error)
             log.warning("not_pointed", version=version, trouble=str(error))
         self._pointed = version, None if done else self._ledger.clock()
 
@@ -115,6 +118,7 @@ class Leveller:
         except TryLater as error:
             told = f"off: {error}"
             self._pinned = versions, self._ledger.clock()
+            self._telling.failed(error)
             log.warning("not_pinned", versions=versions, trouble=str(error))
         self._ledger.pinned(self.name, told)
 

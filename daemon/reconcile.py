@@ -27,10 +27,11 @@ from daemon.moment import Waiting, not_now
 from daemon.reading import Standing, Work
 from daemon.reign import fails
 from daemon.store import NotOwner, now
+from daemon.tally import NOBODY, Tally
 from daemon.telling import Telling
 from handlers import cut
 from handlers.account import left_out
-from handlers.facts import Changes, Delta, GiveUp, Progress, Record, TryLater, Unreadable
+from handlers.facts import Changes, Cursor, Delta, GiveUp, Progress, Record, TryLater, Unreadable
 from handlers.scorer import BadInput
 
 log = structlog.get_logger(__name__)
@@ -44,7 +45,7 @@ class Reconciler:
 
     def __init__(
         self, name: str, pipeline: Pipeline, doors: Doors, ledger: Ledger, models: Path,
-        progress: Progress, clock: Callable[[], datetime] = now,
+        progress: Progress, clock: Callable[[], datetime] = now, *, tally: Tally = NOBODY,
     ) -> None:  # fmt: skip
         self.name = name
         self._pipeline = pipeline
@@ -53,12 +54,14 @@ class Reconciler:
         self._registry = doors.registry
         self._ledger = ledger
         self._clock = clock
-        self._telling = Telling(name, ledger)
+        self._tally = tally
+        self._telling = Telling(name, ledger, tally)
         self._leveller = Leveller(name, pipeline, doors, ledger, models, self._telling)
         self._metering = Metering(name, doors.endpoint)
         self._decider = Decider(name, pipeline, doors, ledger, models, progress, clock)
         self._registry_asked = False
         self._measured: tuple[str, Changes] | None = None
+        self._counted: Cursor | None = None
         self._part: Part = "all"
 
     def tick(self, part: Part = "all") -> int:
@@ -115,17 +118,26 @@ class Reconciler:
         standing = self._ledger.standing(self.name)
         # Looking goes on whatever the work waits for.
         self._ledger.looked(self.name, head, standing.doing, standing.next_at)
+        self._tally.looked()
         if work := self._ledger.pending(self.name):
+            self._count(standing.cursor, head)
             return work if self._due(work) and not standing.paused else None
         if standing.cursor is None and not self._registry_asked:
             self._restore()
         standing = self._ledger.standing(self.name)
         delta = self._table.since(standing.cursor, head)
+        self._tally.lags(delta)
         if delta is None:
             level = "level with the table" if head else "waits for the table's first commit"
             self._telling.say(level)
             return None
         return self._take_up(delta, standing)
+
+    def _count(self, cursor: Cursor | None, head: Cursor | None) -> None:
+        """Count what waits, that behind an open delta as well, once for each head."""
+        if head is not None and head != self._counted:
+            self._tally.lags(self._table.since(cursor, head))
+            self._counted = head
 
     def _due(self, work: Work) -> bool:
         """Say whether it is time; a clock that was set back must not make it wait for ever."""
@@ -237,8 +249,10 @@ class Reconciler:
         except NotOwner:
             raise
         except (GiveUp, BadInput) as fault:
+            self._telling.failed(fault)
             return self._end(work, fault)
         except Exception as error:  # a fault of ours must not stall the table for ever
+            self._telling.failed(error)
             jitter = random.random()  # noqa: S311 (no secret)
             seconds = retry.wait(error, work.attempts, work.faults, jitter)
             if not isinstance(error, TryLater):
@@ -266,6 +280,7 @@ class Reconciler:
         try:
             return self._settled(work, lambda work: self._decider.give_up(work, fault))
         except TryLater as outage:
+            self._telling.failed(outage)
             self._postpone(work, outage, retry.delay(work.attempts, 1.0))
             return None
 

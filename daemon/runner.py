@@ -14,6 +14,7 @@ from config import workload
 from config.settings import Settings
 from daemon import composition, dashboard, owner, service
 from daemon.ledger import Ledger
+from daemon.metrics import Meter
 from daemon.service import Step
 from daemon.store import NotOwner
 from handlers.facts import TryLater
@@ -67,15 +68,17 @@ def running(settings: Settings) -> Iterator[service.Service]:
     url = f"http://{host}:{port}"
     book = composition.ledger(settings)
     proxied = workload.is_application()
+    meter = Meter(settings.pipelines, book)
     pages = dashboard.app(
         settings, book, opening.activity, opening.unready, opening.look,
         explain=partial(composition.explanation, settings, book), proxied=proxied,
+        meter=meter,
     )  # fmt: skip
     with service.pages(pages, bound):
         log.info("serving_pages", url=url, state=str(settings.state_dir))
         with _owned(book, stopping, url):
             with _beating(book, stopping):
-                works = composition.clockworks(settings, book, stopping)
+                works = composition.clockworks(settings, book, stopping, counted=meter.tally)
             opening.service = service.Service(works, book, stopping, settings.stop_within)
             yield opening.service
     for name, pipeline in settings.pipelines.items():

@@ -25,6 +25,7 @@ from fastapi import FastAPI
 
 from daemon.owner import BEAT_EVERY
 from daemon.store import NotOwner, Store
+from daemon.tally import NOBODY, Tally
 from handlers.facts import GiveUp, TryLater
 
 if TYPE_CHECKING:  # it brings all that is slow, and the pages come before that
@@ -47,9 +48,11 @@ class Step:
 class Activity:
     """Follows one pipeline's work and carries the wish to stop into it."""
 
-    def __init__(self, stopping: threading.Event) -> None:
+    def __init__(self, stopping: threading.Event, tally: Tally = NOBODY) -> None:
         self.step = Step()
+        self.tally = tally
         self._stopping = stopping
+        self._began = 0.0
 
     def __call__(self, step: str, done: int, total: int) -> None:
         """Note progress; called between boosting rounds and between steps.
@@ -57,11 +60,20 @@ class Activity:
         Raises:
             TryLater: the daemon was asked to stop.
         """
+        if step != self.step.name:
+            self.rest()
+            self._began = monotonic()
         self.step = Step(step, done, total)
         if self._stopping.is_set():
             raise TryLater(
                 f"The daemon was asked to stop while {step}.", "It goes on when started."
             )
+
+    def rest(self) -> None:
+        """Note that the step ended, and that nothing is done for now."""
+        if self.step.name:
+            self.tally.stepped(self.step.name, monotonic() - self._began)
+        self.step = Step()
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,17 +176,21 @@ class Service:
 
     def _tick(self, name: str, clockwork: Clockwork) -> None:
         bound = structlog.contextvars.bound_contextvars(pipeline=name, tick=secrets.token_hex(4))
+        outcome = "failed"
         with clockwork.busy, bound:
             self._asked.discard(name)  # this tick does it
             try:
-                clockwork.reconciler.tick()
+                deeds = clockwork.reconciler.tick()
+                kept = "waiting" if clockwork.reconciler.troubled else "idle"
+                outcome = "acted" if deeds else kept
             except NotOwner as error:
                 log.error("ownership_lost", trouble=str(error))  # noqa: TRY400 (foreseen: no trace)
                 self._stopping.set()
             except Exception:
                 log.exception("tick_failed")
             finally:
-                clockwork.activity.step = Step()
+                clockwork.activity.rest()
+                clockwork.activity.tally.ticked(outcome)
                 self._looked.add(name)
 
     def _ended(self, event: JobEvent) -> None:

@@ -24,6 +24,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, replace
 from http import HTTPStatus
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 from starlette.requests import ClientDisconnect
 
+from handlers.gauge import Gauge
 from handlers.licence import LICENCE, MODELS, STOP_WITHIN, Licence, born
 from handlers.scorer import BadInput, Scorer
 from handlers.wire import VERSION_HEADER, Refusal, read
@@ -44,6 +46,8 @@ Send = Callable[[Message], Awaitable[None]]
 LARGEST_BODY = 32 * 1024 * 1024
 SCORED_AT_ONCE = 16 * 1024
 """Bytes up to which scoring on the event loop is over sooner than a hop to a thread pays off."""
+GONE = 499
+"""Status under which a request is counted whose client did not wait for the answer."""
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +60,11 @@ class Served:
     run_id: str
     scorer: Scorer
 
-    def answer(self, content_type: str, body: bytes) -> bytes:
-        """Score a request's body; the predictions are exactly the model's float32 scores."""
+    def answer(self, content_type: str, body: bytes) -> tuple[bytes, int]:
+        """Score a request's body; the predictions are exactly the model's float32 scores.
+
+        Gives the answer's body, and how many rows it is about.
+        """
         rows = read(content_type, body, self.scorer)
         try:
             encoded = self.scorer.matrix(rows)
@@ -71,7 +78,8 @@ class Served:
             values = json.loads(json.dumps(values), parse_constant=lambda _: None)
         if self.scorer.task == "multiclass":
             values = [dict(zip(self.scorer.classes, row, strict=True)) for row in values]
-        return json.dumps({"predictions": values, "model_version": self.version}).encode()
+        said = json.dumps({"predictions": values, "model_version": self.version})
+        return said.encode(), len(values)
 
 
 class Server:
@@ -82,11 +90,13 @@ class Server:
         self._licence = licence
         self._models = models.resolve()
         self._served: Served | None = None
+        self._gauge = Gauge()
         self._one_at_a_time = asyncio.Lock()
         self._pages = FastAPI(openapi_url=None)
         self._pages.add_api_route("/ping", self.ping)
         self._pages.add_api_route("/health", self.ping)
         self._pages.add_api_route("/version", self.version)
+        self._pages.add_api_route("/metrics", self.metrics)
         self._pages.add_api_route("/admin/deploy", self.deploy, methods=["POST"])
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -94,15 +104,21 @@ class Server:
         if scope["type"] != "http" or scope["path"] != "/invocations":
             await self._pages(scope, receive, send)
             return
+        began, rows, status = perf_counter(), 0, int(HTTPStatus.INTERNAL_SERVER_ERROR)
         try:
-            response = await self._invocations(Request(scope, receive))
+            response, rows = await self._invocations(Request(scope, receive))
+            status = response.status_code
         except Refusal as refusal:
             response = _said(refusal)
+            status = response.status_code
         except ClientDisconnect:
+            status = GONE
             return
+        finally:
+            self._gauge.answered(status, rows, perf_counter() - began)
         await response(scope, receive, send)
 
-    async def _invocations(self, request: Request) -> Response:
+    async def _invocations(self, request: Request) -> tuple[Response, int]:
         served = self._served  # Taken once: the whole answer comes from this one model.
         if request.method != "POST":
             raise Refusal(HTTPStatus.METHOD_NOT_ALLOWED, "rows to score must be POSTed")
@@ -111,11 +127,16 @@ class Server:
         body = await _body(request)
         kind = request.headers.get("content-type", "")
         if len(body) <= SCORED_AT_ONCE:
-            content = served.answer(kind, body)
+            content, rows = served.answer(kind, body)
         else:
-            content = await asyncio.to_thread(served.answer, kind, body)
+            content, rows = await asyncio.to_thread(served.answer, kind, body)
         headers = {VERSION_HEADER: served.version}
-        return Response(content, headers=headers, media_type="application/json")
+        return Response(content, headers=headers, media_type="application/json"), rows
+
+    async def metrics(self, request: Request) -> Response:
+        """Give the metrics that Prometheus scrapes."""
+        body, kind = self._gauge.exposition(request.headers.get("accept", ""))
+        return Response(body, headers={"Content-Type": kind})
 
     async def ping(self) -> Response:
         """Say whether rows can be scored."""
@@ -143,6 +164,7 @@ class Server:
                 self._served = served = await asyncio.to_thread(self._load, order)
         except Refusal as refusal:
             return _said(refusal)
+        self._gauge.loaded(served.version, served.run_id)
         log.info("serving version %s of run %s", served.version, served.run_id)
         return Response(json.dumps({"model_version": served.version}))
 

@@ -31,6 +31,7 @@ from endpoint_conformance import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from prometheus_client.parser import text_string_to_metric_families
 
 from config.endpoint import LocalEndpoint as LocalSettings
 from handlers import endpoint as endpoint_module
@@ -264,6 +265,42 @@ def test_no_model_from_elsewhere(
     assert answer.status_code == 403
 
 
+def scraped(client: httpx.Client) -> dict[tuple[str, ...], float]:
+    """Read what Prometheus would: a sample's name and the values of its labels."""
+    answer = client.get("/metrics")
+    assert answer.status_code == 200
+    return {
+        (sample.name, *(sample.labels[name] for name in sorted(sample.labels))): sample.value
+        for family in text_string_to_metric_families(answer.text)
+        for sample in family.samples
+    }
+
+
+def test_requests_rows_and_the_model_are_counted(
+    endpoint: LocalEndpoint, client: httpx.Client, models: Models
+) -> None:
+    """Each answer counts by its status, with its rows and time; the model is the loaded one."""
+    before = scraped(client)
+    body = json.dumps({"dataframe_split": body_of(make_rows(7))})
+    assert client.post("/invocations", content=body, headers=JSON).status_code == 200
+    large = json.dumps({"dataframe_split": body_of(make_rows(1000))})
+    assert len(large) > serve.SCORED_AT_ONCE
+    assert client.post("/invocations", content=large, headers=JSON).status_code == 200
+    assert client.post("/invocations", content="{", headers=JSON).status_code == 400
+    assert client.get("/ping").status_code == 200
+    after = scraped(client)
+    changed = {key: value - before.get(key, 0) for key, value in after.items()}
+    assert changed["retraind_scoring_requests_total", "200"] == 2
+    assert changed["retraind_scoring_requests_total", "400"] == 1
+    assert changed["retraind_scoring_rows_total",] == 1007
+    assert changed["retraind_scoring_duration_seconds_count",] == 3
+    assert changed["retraind_scoring_duration_seconds_bucket", "+Inf"] == 3
+    assert after["retraind_scoring_model_info", "run-1", "1"] == 1
+    endpoint.deploy(models["2"].model, models["2"].folder)
+    told = [key for key in scraped(client) if key[0] == "retraind_scoring_model_info"]
+    assert told == [("retraind_scoring_model_info", "run-2", "2")]
+
+
 def test_keeps_only_the_model_it_serves(endpoint: LocalEndpoint, models: Models) -> None:
     """Copies of former models do not pile up, nor do those of failed deployments."""
     for version in ("1", "2", "1"):
@@ -476,7 +513,7 @@ def test_no_document_is_an_accident(models: Models, document: object) -> None:
     """Whatever JSON arrives, it is scored or refused; nothing else ever leaves the server."""
     served = serve.Served("1", "run", models["1"].scorer)
     with contextlib.suppress(wire.Refusal):
-        answer = json.loads(served.answer("application/json", json.dumps(document).encode()))
+        answer = json.loads(served.answer("application/json", json.dumps(document).encode())[0])
         assert all(0 <= score <= 1 for score in answer["predictions"])
 
 
@@ -492,5 +529,5 @@ def test_infinite_predictions_are_null(models: Models) -> None:
     known = models["4"]
     wild = Wild(known.scorer.task, known.scorer.features, (), known.scorer.booster)
     body = json.dumps({"inputs": body_of(make_rows(2))["data"]}).encode()
-    answer = json.loads(serve.Served("1", "run", wild).answer("application/json", body))
+    answer = json.loads(serve.Served("1", "run", wild).answer("application/json", body)[0])
     assert answer["predictions"] == [None, None]

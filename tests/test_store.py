@@ -20,6 +20,7 @@ from builders import (
     dump,
     ledger,
     moment,
+    park,
     promote,
     record,
     snapshot,
@@ -242,6 +243,7 @@ def test_a_damaged_file_is_an_outage_with_its_remedy(path: Path) -> None:
     with closing(ledger(path)) as book:
         for number in range(1, 30):
             promote(book, number)
+        parked = [park(book, 30)]
         size = int(book.one("PRAGMA page_size")[0])  # type: ignore[index]
         root = int(book.one("SELECT rootpage FROM sqlite_master WHERE name = 'deltas'")[0])  # type: ignore[index]
     with path.open("r+b") as file:
@@ -249,7 +251,7 @@ def test_a_damaged_file_is_an_outage_with_its_remedy(path: Path) -> None:
         file.write(b"\xff" * size)
     before = path.read_bytes()
     with closing(Ledger(path)) as book:
-        for call in (lambda: book.history(PIPELINE), lambda: book.retry(PIPELINE, "ann", [])):
+        for call in (lambda: book.history(PIPELINE), lambda: book.retry(PIPELINE, "ann", parked)):
             with pytest.raises(TryLater, match="is damaged") as told:
                 call()
             assert "rebuilt from MLflow" in told.value.remedy

@@ -21,6 +21,7 @@ from daemon.doors import Doors
 from daemon.ledger import Ledger
 from daemon.reading import RECORD
 from daemon.reconcile import Reconciler
+from daemon.tally import NOBODY, Tally
 from handlers import drift, lineage
 from handlers.drift import Profile
 from handlers.endpoint import Answer
@@ -377,12 +378,12 @@ class FakeEndpoint:
 class Daemon:
     """One life of the daemon: a ledger that it owns and a reconciler, both new."""
 
-    def __init__(self, world: World, pipeline: Pipeline) -> None:
+    def __init__(self, world: World, pipeline: Pipeline, tally: Tally | None = None) -> None:
         self.book = MortalLedger(world)
         doors = Doors(*cast("Any", (world.table, world.registry, world.endpoint)))
         self.reconciler = Reconciler(
             NAME, pipeline, doors, self.book, world.home / "models", lambda *_: None,
-            lambda: world.now,
+            lambda: world.now, tally=tally or NOBODY,
         )  # fmt: skip
 
     def close(self) -> None:
