@@ -70,12 +70,20 @@ def read(path: Path, what: str, option: str, first: str) -> dict[Any, Any]:
         msg = f"Cannot read the {what} {path}: {error.strerror}. Check --{option}."
         raise ConfigError(msg) from error
     except (yaml.YAMLError, ValueError) as error:  # ValueError: no UTF-8, or a date like 2026-99-99
-        msg = f"The {what} {path} is not valid YAML: {error}"
+        msg = f"The {what} {path} is not valid YAML: {_wrong(error)}"
         raise ConfigError(msg) from error
     if not isinstance(values, dict):
         msg = f"The {what} {path} must be a mapping with `{first}:` at its top level."
         raise ConfigError(msg)
     return values
+
+
+def _wrong(error: Exception) -> str:
+    """Say what is wrong where, without the lines around it: they may hold secrets."""
+    mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+    if not isinstance(error, yaml.MarkedYAMLError) or mark is None:
+        return str(error)
+    return f"{error.problem} in line {mark.line + 1}, column {mark.column + 1}"
 
 
 def _unknown_variables() -> Iterator[str]:
@@ -107,7 +115,8 @@ def sentence(item: Any, root: type[BaseModel] = Settings) -> str:  # noqa: ANN40
         named = fields(_model_at(location[:-1], root))
         field = named.get(location[-1], fields(Settings)["pipelines"])
         message = f"does not fit; expected: {str(field.description).rstrip('.')}"
-    untold = isinstance(item["input"], dict | BaseModel) or _secret(location, root)
+    hidden = location[:1] == ["notify"] or _secret(location, root)
+    untold = isinstance(item["input"], dict | BaseModel) or hidden
     given = "" if untold else f" (given: {item['input']!r})"
     return f"{path}: {message}{given}"
 

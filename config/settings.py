@@ -17,6 +17,7 @@ from pydantic_settings import (
 from config.contract import Contract
 from config.endpoint import Cloudera, ClouderaEndpoint, LocalEndpoint, MlflowEndpoint
 from config.http import Http
+from config.notify import Notify
 from config.section import Duration, Section
 from config.workload import is_workload
 
@@ -319,6 +320,7 @@ class Settings(BaseSettings):
     spark: Spark = Spark()
     mlflow: Mlflow = Mlflow()
     http: Http = Http()
+    notify: Notify = Notify()
     cloudera: Cloudera = Cloudera()
     pipelines: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")], Pipeline] = Field(
         min_length=1

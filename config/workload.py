@@ -37,6 +37,11 @@ def is_application() -> bool:
     return bool(os.environ.get(PORT_VARIABLE))
 
 
+def page() -> str | None:
+    """Give the address of the project's page; an application is not told its own."""
+    return os.environ.get("CDSW_PROJECT_URL") if is_workload() else None
+
+
 def host() -> str:
     """Name where this process lives, so that its pid means something: a pod, or a machine.
 

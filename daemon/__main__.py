@@ -413,6 +413,23 @@ def stop_endpoint(pipeline: Name = None, config: Config = None) -> None:
     typer.echo(operate.stop_endpoint(book, name, composition.endpoint(settings, name)))
 
 
+@cli.command("notify-test")
+def notify_test(config: Config = None, *, as_json: AsJson = False) -> None:
+    """Send a test message to everyone who is to be told; ends with status 1 if one did not take it.
+
+    Says which did, by their place in `notify.urls`. The addresses are secrets and are not shown.
+    """
+    from daemon import doctor as clinic  # noqa: PLC0415
+
+    settings = load_settings(config)
+    with waiting("sending"):
+        findings = clinic.tell(settings)
+    view = [finding.as_dict() for finding in findings]
+    show(view, as_json, clinic.text(findings))
+    if not all(finding.ok for finding in findings):
+        raise typer.Exit(1)
+
+
 @cli.command()
 def doctor(config: Config = None, *, as_json: AsJson = False) -> None:
     """Check configuration, Java, Spark, catalog, tables, MLflow and endpoints, with remedies."""

@@ -77,12 +77,16 @@ def install(
     project = _project(settings, dry_run=dry_run)
     size = project.size(Machine(kernel, editor, edition, spark, cpu, memory), settings.cloudera)
     variables = {"RETRAIND_CONFIG": project_config, **_variables(env)}
+    scheme, _, domain = project.bench.site.url.partition("//")
+    address = f"{scheme}//{subdomain}.{domain}"
     with waiting("bringing the project to what is wanted"):
         changes = []
         if setup is not False:
             script = SCRIPTS.format("setup")
             wanted = {"name": SETUP, "script": script, "environment": variables, **size}
             changes.append(_set_up(project, wanted, within, again=bool(setup)))
+        if settings.notify.link is None:  # an application is not told its own address
+            variables = {"RETRAIND_NOTIFY__LINK": address, **variables}
         variables = {**variables, "CDSW_APP_POLLING_ENDPOINT": "/healthz"}
         script = SCRIPTS.format("app")
         wanted = {
@@ -94,10 +98,7 @@ def install(
         if not dry_run:
             project.await_application(change, within)
         changes.append(change)
-    scheme, _, domain = project.bench.site.url.partition("//")
-    _report(
-        changes, size, as_json, dry_run=dry_run, more={"url": f"{scheme}//{subdomain}.{domain}"}
-    )
+    _report(changes, size, as_json, dry_run=dry_run, more={"url": address})
 
 
 @cli.command()

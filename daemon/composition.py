@@ -8,7 +8,9 @@ from tempfile import TemporaryDirectory
 from threading import Event, Lock, Thread
 from typing import TYPE_CHECKING, Any
 
-from config import machine
+import structlog
+
+from config import machine, workload
 from config.endpoint import LocalEndpoint as LocalSettings
 from config.endpoint import MlflowEndpoint as MlflowSettings
 from config.policy import load_policy
@@ -18,11 +20,15 @@ from daemon.tally import NOBODY, Tally
 
 if TYPE_CHECKING:
     from daemon.doors import Doors
+    from daemon.notifier import Notifier
     from daemon.service import Clockwork
     from handlers.endpoint import Endpoint
+    from handlers.herald import Target
     from handlers.registry import Registry
     from handlers.spark import Sessions
     from handlers.workbench import Workbench
+
+log = structlog.get_logger(__name__)
 
 
 def ledger(settings: Settings) -> Ledger:
@@ -111,6 +117,30 @@ def clockworks(
         reconciler = Reconciler(name, pipeline, its, book, models, activity, tally=tally)
         works[name] = Clockwork(reconciler, pipeline.poll_every, activity, Lock())
     return works
+
+
+def notifier(settings: Settings, book: Ledger, url: str = "") -> Notifier | None:
+    """Build what tells people what happened, if anybody is to be told; `url` leads to the pages."""
+    from daemon.outbox import Outbox  # noqa: PLC0415 (commands start fast)
+
+    if not settings.notify.urls:
+        Outbox(book).forget()
+        return None
+    from daemon.notifier import Notifier  # noqa: PLC0415 (brings Apprise, see above)
+
+    told = targets(settings)
+    for target in told:
+        if not target.known:
+            log.error("notify_target_unknown", target=target.name)
+    link = settings.notify.link or workload.page() or url
+    return Notifier(settings.notify, settings.pipelines, book, told, link)
+
+
+def targets(settings: Settings) -> tuple[Target, ...]:
+    """Open the doors to those who are told; nothing is reached before they are."""
+    from handlers.herald import targets as of  # noqa: PLC0415 (commands start fast)
+
+    return of(url.get_secret_value() for url in settings.notify.urls)
 
 
 def accounting(settings: Settings, book: Ledger, name: str) -> dict[str, Any]:

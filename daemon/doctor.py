@@ -16,10 +16,11 @@ from config.settings import ConfigError, Pipeline, Settings
 from daemon import composition, owner
 from daemon.pitfalls import disk, pitfalls
 from daemon.store import Owner
-from handlers.facts import RetraindError
+from handlers.facts import GiveUp, RetraindError
 
 if TYPE_CHECKING:
     from daemon.doors import Doors
+    from handlers.herald import Target
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +46,7 @@ def _findings(settings: Settings) -> Iterator[Finding]:
     yield _check("state", lambda: _state(settings))
     yield _check("disk", lambda: disk(settings.state_dir.resolve()))
     yield _check("pages", lambda: _pages(settings))
+    yield _check("notify", lambda: _targets(settings))
     yield from (_check(what, look) for what, look in pitfalls(settings))
     parts = [
         _check("Java", lambda: _part(machine.java(settings))),
@@ -65,6 +67,39 @@ def _findings(settings: Settings) -> Iterator[Finding]:
         yield _check(f"{name}: table", partial(_table, doors, pipeline))
         yield _check(f"{name}: MLflow", partial(_registry, doors))
         yield _check(f"{name}: endpoint", partial(_endpoint, doors))
+
+
+def tell(settings: Settings) -> list[Finding]:
+    """Send a test message to each target.
+
+    Raises:
+        GiveUp: there is none.
+    """
+    targets = composition.targets(settings)
+    if not targets:
+        raise GiveUp(
+            "Nobody is to be told anything: `notify.urls` is empty.",
+            "Give the addresses in the configuration, or in RETRAIND_NOTIFY__URLS as a JSON list.",
+        )
+    link = settings.notify.link or workload.page() or ""
+    body = f"If you can read this, the daemon can tell you what happens. {link}".strip()
+
+    def told(target: Target) -> str:
+        target.tell("retraind: a test", body)
+        return "took the message"
+
+    return [_check(f"target {target.name}", partial(told, target)) for target in targets]
+
+
+def _targets(settings: Settings) -> str:
+    targets = composition.targets(settings)
+    if strange := [target.name for target in targets if not target.known]:
+        raise GiveUp(
+            f"`notify.urls` has {len(strange)} that Apprise cannot read: {', '.join(strange)}.",
+            "Its documentation has the form for each service.",
+        )
+    listed = ", ".join(target.name for target in targets)
+    return f"{listed}; `retraind notify-test` tries them" if targets else "nobody is told anything"
 
 
 def _check(what: str, look: Callable[[], str]) -> Finding:

@@ -20,10 +20,13 @@ from daemon.store import NotOwner
 from handlers.facts import TryLater
 
 if TYPE_CHECKING:  # it brings all that is slow, and the pages come before that
+    from daemon.notifier import Notifier
     from daemon.reconcile import Part
 
 PATIENCE = 3600.0
 """Seconds for which `once` waits for a slow deployment: nobody ticks again soon."""
+LAST_MESSAGE = 5.0
+"""Seconds that a stop waits for a message that is on its way."""
 
 log = structlog.get_logger(__name__)
 
@@ -80,7 +83,8 @@ def running(settings: Settings) -> Iterator[service.Service]:
             with _beating(book, stopping):
                 works = composition.clockworks(settings, book, stopping, counted=meter.tally)
             opening.service = service.Service(works, book, stopping, settings.stop_within)
-            yield opening.service
+            with _telling(composition.notifier(settings, book, url)):
+                yield opening.service
     for name, pipeline in settings.pipelines.items():
         if not pipeline.endpoint.outlive:
             composition.endpoint(settings, name).stop()
@@ -94,6 +98,22 @@ def _owned(book: Ledger, stopping: threading.Event, url: str = "") -> Iterator[N
         yield
     finally:
         book.release()
+
+
+@contextmanager
+def _telling(notifier: Notifier | None) -> Iterator[None]:
+    """Tell people while the body runs; in the end, what is being sent is waited for a little."""
+    if notifier is None:
+        yield
+        return
+    done = threading.Event()
+    thread = threading.Thread(target=notifier.run, args=[done], daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join(timeout=LAST_MESSAGE)
 
 
 @contextmanager
@@ -129,4 +149,7 @@ def once(settings: Settings, part: Part = "all") -> Sequence[str]:
     book = composition.ledger(settings)
     with _owned(book, stopping), _beating(book, stopping):
         works = composition.clockworks(settings, book, stopping, PATIENCE, warm=part != "deploy")
-        return service.once(works, part)
+        failed = service.once(works, part)
+        if notifier := composition.notifier(settings, book):
+            notifier.attempt()
+        return failed

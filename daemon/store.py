@@ -85,6 +85,23 @@ CREATE INDEX retries ON deltas (pipeline, retry_of) WHERE retry_of IS NOT NULL
 """,
     # Records are long: without it, counting deltas would read all of them.
     "CREATE INDEX delta_states ON deltas (pipeline, state, sequence)",
+    """
+CREATE TABLE noticed (
+    pipeline TEXT PRIMARY KEY, since TEXT NOT NULL, sequence INTEGER NOT NULL,
+    champion INTEGER NOT NULL
+);
+CREATE TABLE conditions (
+    pipeline TEXT NOT NULL, event TEXT NOT NULL, about TEXT NOT NULL, since TEXT NOT NULL,
+    over TEXT NOT NULL, told INTEGER NOT NULL, PRIMARY KEY (pipeline, event, about)
+);
+CREATE TABLE notices (
+    id INTEGER PRIMARY KEY, pipeline TEXT NOT NULL, event TEXT NOT NULL, about TEXT NOT NULL,
+    text TEXT NOT NULL, at TEXT NOT NULL, state TEXT NOT NULL DEFAULT 'waiting',
+    told TEXT NOT NULL DEFAULT '', attempts INTEGER NOT NULL DEFAULT 0,
+    next_try_at TEXT, sent_at TEXT, UNIQUE (pipeline, event, about)
+);
+CREATE INDEX waiting_notices ON notices (pipeline, id) WHERE state = 'waiting'
+""",
 )
 """What brings a file from each format to the next; the first makes it."""
 VERSION = len(MIGRATIONS)

@@ -112,6 +112,7 @@ def test_a_project_is_set_up_from_nothing_and_then_left_alone(bench: Workbench, 
     assert app.body["runtime_identifier"].endswith(RUNTIME)
     assert app.body["runtime_addon_identifiers"] == [SPARK]
     assert app.environment["CDSW_APP_POLLING_ENDPOINT"] == "/healthz"
+    assert app.environment["RETRAIND_NOTIFY__LINK"] == view["url"]
     assert not bench.dropped
     before = writes(bench)
     done, _ = report(call, "install")

@@ -142,6 +142,9 @@ SPECIAL = {
     "MAX_MEGABYTES": "0.5",
     "TOKEN": "a-token-of-some-length",
     "HOSTS": '["a"]',
+    "URLS": '["**********"]',
+    "EVENTS": '["parked"]',
+    "LINK": "https://retraind.example.com",
 }
 """What to put into a variable whose setting takes no arbitrary value of its type."""
 
