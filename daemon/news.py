@@ -93,9 +93,12 @@ def of_champion(crowned: Crowned) -> Iterator[Notice]:
 
 def conditions(
     figures: Figures, work: Work | None, known: Iterable[tuple[Condition, bool]], wanted: Notify,
-    moment: datetime,
+    moment: datetime, doing: str,
 ) -> list[Condition]:  # fmt: skip
-    """Give the troubles that there are; those that were `known` began when they were first seen."""
+    """Give the troubles that there are; those that were `known` began when they were first seen.
+
+    `doing` is what the pipeline says of itself, which names what keeps a deployment.
+    """
     began = {condition.key: condition.since for condition, _ in known}
     found: list[Condition] = []
     champion, told = figures.champion, fails(figures.judged) if figures.judged else None
@@ -108,7 +111,7 @@ def conditions(
         found.append(Condition("stuck", f"delta {work.sequence}", work.opened_at, text, over,
                                wanted.stuck_after))  # fmt: skip
     if champion and figures.deployed != champion:
-        text = f"Version {champion} should serve, and could not be proven to."
+        text = f"Version {champion} should serve, and could not be proven to: {doing or 'no sign'}"
         over = f"Version {champion} serves, or another one should."
         found.append(Condition("stuck", f"version {champion}", moment, text, over,
                                wanted.stuck_after))  # fmt: skip

@@ -67,7 +67,8 @@ class Notifier:
         reached = self._outbox.reached(name, since.since)
         seen = self._outbox.conditions(name)
         work = self._book.pending(name)
-        now = news.conditions(figures, work, seen, self._wanted, moment)
+        doing = self._book.standing(name).doing
+        now = news.conditions(figures, work, seen, self._wanted, moment, doing)
         was = {condition.key: told for condition, told in seen}
         told = {c: was.get(c.key, False) or self._ripe(c) for c in now}
         notices = [
@@ -96,19 +97,17 @@ class Notifier:
             waiting = waiting[count:]
 
     def _deliver(self, name: str, notices: Sequence[Waiting]) -> None:
-        told = [(notice.event, notice.text) for notice in notices]
-        title, body = news.message(name, told, self._link)
-        missing = [t for t in self._targets if not all(t.key in n.told for n in notices)]
-        failed = [target.name for target in missing if not self._tell(target, title, body, notices)]
+        events = [notice.event for notice in notices]
+        failed = [target.name for target in self._targets if not self._tell(target, name, notices)]
         attempts = 1 + max(notice.attempts for notice in notices)
         if not failed:
             self._outbox.ended(notices, "sent")
-            log.info("notified", pipeline=name, events=[event for event, _ in told])
+            log.info("notified", pipeline=name, events=events)
             return
         given_up = attempts >= MOST_ATTEMPTS
         log.warning(
-            "not_notified", pipeline=name, events=[event for event, _ in told], targets=failed,
-            attempt=attempts, given_up=given_up,
+            "not_notified", pipeline=name, events=events, targets=failed, attempt=attempts,
+            given_up=given_up,
         )  # fmt: skip
         if given_up:
             self._outbox.ended(notices, "failed")
@@ -116,12 +115,17 @@ class Notifier:
         seconds = min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** (attempts - 1))
         self._outbox.postponed(notices, self._book.clock() + timedelta(seconds=seconds))
 
-    def _tell(self, target: Target, title: str, body: str, notices: Sequence[Waiting]) -> bool:
+    def _tell(self, target: Target, name: str, notices: Sequence[Waiting]) -> bool:
+        """Tell a target what it does not have yet; says whether it has all of it then."""
+        missing = [notice for notice in notices if target.key not in notice.told]
+        if not missing:
+            return True
+        told = [(notice.event, notice.text) for notice in missing]
         try:
-            target.tell(title, body)
+            target.tell(*news.message(name, told, self._link))
         except RetraindError:
             return False
-        self._outbox.delivered(notices, target.key)
+        self._outbox.delivered(missing, target.key)
         return True
 
     def attempt(self) -> bool:

@@ -43,7 +43,10 @@ class Target:
                 "Its documentation has the form for each service.",
             )
         try:
-            taken = bool(self._way.notify(title=title, body=body))
+            # As text: what services make of markup in it would be the rows' or the names' doing.
+            taken = bool(
+                self._way.notify(title=title, body=body, body_format=apprise.NotifyFormat.TEXT)
+            )
         except Exception:  # noqa: BLE001 (of a plugin, whose words may hold the address)
             taken = False
         if not taken:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +17,7 @@ import pytest
 import structlog
 from builders import PIPELINE, close, delta, ledger, lived, park, promote, record
 from conftest import free_port
+from inbox import SECRET, Inbox
 from typer.testing import CliRunner
 
 from config.loading import load
@@ -31,48 +31,7 @@ from daemon.notifier import MOST_ATTEMPTS, Notifier
 from handlers.facts import State
 from handlers.herald import targets
 
-SECRET = "hunter2"  # noqa: S105 (the secret that must not be shown)
 LINK = "https://retraind.example.com"
-
-
-class Inbox:
-    """A server that takes Apprise's webhooks, and may be told to refuse them or be slow."""
-
-    def __init__(self, port: int = 0) -> None:
-        self.got: list[dict[str, Any]] = []
-        self.status = 200
-        self.go_on = threading.Event()
-        self.go_on.set()
-        inbox = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                inbox.go_on.wait(10)
-                if inbox.status == 200:
-                    inbox.got.append(json.loads(body))
-                self.send_response(inbox.status)
-                self.end_headers()
-
-            def log_message(self, *_: object) -> None:
-                """Say nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
-        self.port = self._server.server_port
-        self.url = f"json://ann:{SECRET}@127.0.0.1:{self.port}/{SECRET}"
-        self._thread = threading.Thread(target=self._server.serve_forever, daemon=True)
-        self._thread.start()
-
-    @property
-    def texts(self) -> list[str]:
-        """Give the messages as they were read."""
-        return [f"{one['title']}\n{one['message']}" for one in self.got]
-
-    def close(self) -> None:
-        """Be out of reach."""
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join()
 
 
 @pytest.fixture
@@ -260,6 +219,22 @@ def test_what_is_stuck_is_told_when_it_is_old_enough(open_site: Open, inbox: Inb
     assert len(inbox.texts) == 2
 
 
+def test_a_deployment_that_fails_for_long_is_told(open_site: Open, inbox: Inbox) -> None:
+    """What keeps it is told with it; its end as well, by whichever version it comes."""
+    site = open_site(inbox.url, events=["stuck", "recovered"], stuck_after="10m")
+    site.decide(1, State.PROMOTED, 1)
+    site.book.looked(PIPELINE, None, "waiting; the port is taken")
+    site.notifier.round()
+    site.later(minutes=11)
+    site.later(minutes=11)
+    assert "Version 1 should serve, and could not be proven to: waiting; the port" in inbox.texts[0]
+    site.decide(2, State.PROMOTED, 2)
+    site.serve(2)
+    site.notifier.round()
+    assert "Version 1 serves, or another one should." in inbox.texts[1]
+    assert len(inbox.texts) == 2
+
+
 def test_what_nobody_wants_to_hear_is_not_told(open_site: Open, inbox: Inbox) -> None:
     """Events that are not listed are never told, nor the recovery from them."""
     site = open_site(inbox.url, events=["parked", "recovered"], stuck_after="1s")
@@ -313,6 +288,22 @@ def test_a_receiver_that_is_down_gets_it_when_it_is_up(open_site: Open, inbox: I
         site.later(minutes=2)
         assert len(second.got) == 1
     assert len(inbox.got) == 1
+
+
+def test_who_has_a_part_of_it_is_told_the_rest(open_site: Open, inbox: Inbox) -> None:
+    """Where one message tells several things, each target gets those that it does not have."""
+    port = free_port()
+    site = open_site(inbox.url, f"json://127.0.0.1:{port}/", most_per_hour=2)
+    site.decide(1, State.PARKED)
+    site.notifier.round()
+    site.later(seconds=11)
+    for number in (2, 3):
+        site.decide(number, State.PARKED)
+    with closing(Inbox(port)) as second:
+        site.later(minutes=10)
+    assert second.texts[0].count("\n- Delta") == 3
+    assert inbox.texts[1].count("\n- Delta") == 2
+    assert "Delta 1" not in inbox.texts[1]
 
 
 def test_a_receiver_that_stays_down_is_given_up(

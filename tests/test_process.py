@@ -8,11 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import httpx
 import pyarrow.parquet as pq
 import pytest
+from inbox import SECRET, Inbox
 from sites import ROOT, Site, until
 
 from config.loading import load
@@ -65,6 +67,40 @@ def test_an_appended_file_is_served(site: Site) -> None:
     events = [json.loads(line)["event"] for line in site.log().splitlines() if line[:1] == "{"]
     assert events[-2:] == ["stopping", "stopped"]
     assert site.ask("status")["daemon"]["running"] is False
+
+
+def test_it_is_scraped_and_tells_what_happened(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A commit shows on `/metrics` and as one message, also after a kill; no log has a secret."""
+    with closing(Inbox()) as inbox:
+        monkeypatch.setenv("RETRAIND_NOTIFY__URLS", json.dumps([inbox.url]))
+        daemon = site.start()
+        site.run("append", "--rows", "3000")
+        until(lambda: site.version() == "1", "the first model is served")
+        until(lambda: inbox.got, "it is told")
+        until(lambda: 'outcome="acted"' in site.get("/metrics"), "the tick ends")
+        found = site.get("/metrics")
+        for told in (
+            'retraind_deltas_total{pipeline="payments",state="promoted"} 1.0',
+            'retraind_champion_info{pipeline="payments",version="1"} 1.0',
+            'retraind_step_duration_seconds_count{pipeline="payments",step="training"} 1.0',
+            'retraind_step_duration_seconds_count{pipeline="payments",step="deploying"} 1.0',
+            'retraind_ticks_total{outcome="acted",pipeline="payments"}',
+            'retraind_lag_snapshots{pipeline="payments"} ',
+        ):
+            assert told in found, told
+        until(
+            lambda: 'retraind_lag_rows{pipeline="payments"} 0.0' in site.get("/metrics"), "no lag"
+        )
+        logs = site.log()
+        daemon.kill()
+        daemon.wait()
+        site.start()
+        # By then the first round of telling is over: it comes before the first look.
+        until(lambda: 'outcome="idle"' in (site.get("/metrics") or ""), "it looks again")
+        assert 'state="promoted"} 1.0' in site.get("/metrics")
+        assert SECRET not in logs + site.log() + site.get("/") + str(site.get("/api/status"))
+    assert len(inbox.got) == 1
+    assert f"http://127.0.0.1:{site.port}" in inbox.texts[0]
 
 
 def test_killed_in_mid_training_the_delta_is_finished_once(site: Site) -> None:
