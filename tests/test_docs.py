@@ -54,7 +54,7 @@ DEMO = (
 )
 TESTS = (
     "python3 -m venv .venv && .venv/bin/pip install -q -r tests/requirements.txt "
-    "&& .venv/bin/python -m pytest"
+    "&& .venv/bin/python -m pytest -n 2"
 )
 
 # Where packages come from is a matter of the machine, as is where the checkout lies.
