@@ -18,6 +18,10 @@ BEGUN = "begun"
 """The outcome of a deployment that has none yet; there is at most one of a pipeline."""
 FORCED = "forced"
 """How a model became champion that had not won."""
+PARKED = (
+    "FROM deltas AS d WHERE pipeline = ? AND state = 'parked' AND NOT EXISTS "
+    "(SELECT 1 FROM deltas WHERE pipeline = d.pipeline AND retry_of = d.sequence)"
+)
 LAST = 2**62
 """After all deltas."""
 SERVED = (
@@ -402,12 +406,15 @@ class Reading(Store):
     def parked(self, pipeline: str) -> list[Record]:
         """Give the parked deltas that were not retried, oldest first."""
         rows = self.all(
-            "SELECT record FROM deltas AS d WHERE pipeline = ? AND state = 'parked' AND NOT EXISTS "
-            "(SELECT 1 FROM deltas WHERE pipeline = d.pipeline AND retry_of = d.sequence) "
-            "ORDER BY sequence",
+            f"SELECT record {PARKED} ORDER BY sequence",
             pipeline,
         )
         return [self.record(row) for row in rows]
+
+    def count_parked(self, pipeline: str) -> int:
+        """Count the parked deltas that were not retried."""
+        row = self.one(f"SELECT count(*) AS count {PARKED}", pipeline)
+        return int(row["count"]) if row else 0
 
     def record(self, row: sqlite3.Row) -> Record:
         """Read the record of a closed delta's row.

@@ -25,6 +25,7 @@ PAGE = 25
 def mood(item: View, step: Step) -> tuple[str, str]:
     """Say in a word how a pipeline is, and of which colour that is: the worst that is true."""
     champion, work = item["champion"], item["open"]
+    parked = item["parked"] if isinstance(item["parked"], int) else len(item["parked"])
     alarmed = champion and champion["live"] and champion["live"]["alarmed"]
     truths = [
         (item["halted"], "halted", "bad"),
@@ -32,7 +33,7 @@ def mood(item: View, step: Step) -> tuple[str, str]:
         (work and work["trouble"], "trouble", "bad"),
         (item["paused"] is not None, "paused", "wait"),
         (step.name, "working", "work"),
-        (item["parked"], f"{len(item['parked'])} parked", "wait"),
+        (parked, f"{parked} parked", "wait"),
         (item["cursor"] != item["head"], "waiting", "wait"),
         (item["head"], "level", "good"),
     ]
@@ -41,8 +42,7 @@ def mood(item: View, step: Step) -> tuple[str, str]:
 
 def overview(settings: Settings, ledger: Ledger, activity: Mapping[str, Step]) -> list[View]:
     """Tell where every pipeline stands, each with its mood and step."""
-    found = [views.pipeline(settings, ledger, name) for name in settings.pipelines]
-    return [_moody(item, activity) for item in found]
+    return [_moody(views.brief(ledger, name), activity) for name in settings.pipelines]
 
 
 def _moody(item: View, activity: Mapping[str, Step]) -> View:

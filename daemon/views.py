@@ -97,6 +97,40 @@ def pipeline(settings: Settings, ledger: Ledger, name: str) -> View:
     }
 
 
+def brief(ledger: Ledger, name: str) -> View:
+    """Say of one pipeline what a list of many has room for."""
+    standing, champion, work = ledger.standing(name), ledger.champion(name), ledger.pending(name)
+    lived = _last_lived(ledger, champion, name) if champion else None
+    last = next(iter(ledger.history(name, 1)), None)
+    verdict = last.verdict if last else None
+    return {
+        "name": name,
+        "cursor": standing.cursor.snapshot_id if standing.cursor else None,
+        "head": standing.head_id,
+        "doing": standing.doing or "not looked yet",
+        "paused": standing.paused,
+        "halted": standing.halted_id is not None,
+        "champion": {
+            "version": champion.model.version,
+            "since": champion.since.isoformat(),
+            "live": _live(lived) if lived else None,
+        }
+        if champion
+        else None,
+        "open": {"trouble": work.trouble} if work else None,
+        "parked": ledger.count_parked(name),
+        "last": {
+            "delta": last.sequence,
+            "state": last.state.value,
+            "decision": verdict.decision.value if verdict else None,
+            "forced": None,
+            "closed_at": last.closed_at.isoformat(),
+        }
+        if last
+        else None,
+    }
+
+
 def _last_lived(ledger: Ledger, champion: Champion, name: str) -> Record | None:
     """Find how the champion did last in this reign; as a rule the newest record tells."""
     for most in (3, MOST):

@@ -147,7 +147,7 @@ async function act(pipeline, action, wish) {
     body: JSON.stringify(wish),
   });
   const told = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(told.detail ? String(told.detail.told || told.detail) : `It failed (${answer.status}).`);
+  if (!answer.ok) throw new Error([told.detail, told.remedy].filter(Boolean).join(" ") || `It failed (${answer.status}).`);
   return told.done || "Done.";
 }
 
