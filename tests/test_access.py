@@ -15,7 +15,7 @@ from structlog.testing import capture_logs
 
 from config.loading import load
 from config.settings import ConfigError, Settings
-from daemon import dashboard
+from daemon import dashboard, doctor
 from daemon.ledger import Ledger
 
 TOKEN = "a-token-of-some-length"  # noqa: S105 (of the tests alone)
@@ -183,6 +183,11 @@ def test_the_token_comes_from_a_file_as_well(opened: Open, tmp_path: Path) -> No
     path.write_text(f"{TOKEN}\n", encoding="utf-8")
     assert act(opened(token_file=path), **BEARER).status_code == 200
     path.write_text("short", encoding="utf-8")
+    broken = Settings.model_validate(
+        {"http": {"token_file": path}, "pipelines": {PIPELINE: {"table": "a.b.c", "label": "y"}}}
+    )
+    with pytest.raises(ConfigError, match="fewer than 16"):
+        doctor._pages(broken)  # told there as well, before a start is tried
     for file, told in ((path, "fewer than 16"), (tmp_path / "none", "cannot read")):
         with pytest.raises(ConfigError, match=f"http.token_file.*{told}"):
             opened(token_file=file)

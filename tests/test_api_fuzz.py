@@ -24,7 +24,7 @@ from daemon import dashboard
 
 TOKEN = "a-token-of-some-length"  # noqa: S105 (of the tests alone)
 HEADERS = {"Authorization": f"Bearer {TOKEN}", "X-User": "ann"}
-OFTEN = 30
+OFTEN = 20
 """Requests for each operation and kind of data."""
 
 
