@@ -13,7 +13,7 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from config.http import is_loopback
-from daemon.problem import told
+from daemon.problem import WANTED, told
 from daemon.visitor import Rules, Visitor
 
 OPEN = frozenset({"/healthz", "/readyz", "/metrics"})
@@ -58,6 +58,8 @@ class Access:
         if rules.loopback and not rules.proxied and not self._ours(host):
             remedy = "Ask for localhost, or name it in `http.hosts`."
             return told(421, f"Nothing is served here under the name {host!r}.", remedy)
+        if not path.isprintable():  # a line break would get past the routes, to other answers
+            return told(404, "There is nothing at this path.", WANTED)
         if method not in SAFE:
             return self._may_not_act(headers, visits)
         hidden = not rules.proxied and not rules.loopback and not visits.known

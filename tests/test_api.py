@@ -136,7 +136,7 @@ def test_champions_deployments_and_the_audit_trail_are_told(client: httpx.Client
     [
         ("/api/pipelines/others", 404), (f"{HOME}/deltas/99", 404), ("/api/nothing", 404),
         (f"{HOME}/deltas/x", 422), (f"{HOME}/deltas?limit=0", 422), (f"{HOME}/", 404),
-        (f"{HOME}/deltas?before={2**70}", 422), (f"{HOME}/look", 405),
+        (f"{HOME}/deltas?before={2**70}", 422), (f"{HOME}/look", 405), ("/api/a%0Ab", 404),
     ],
 )  # fmt: skip
 def test_errors_have_one_shape(client: httpx.Client, path: str, status: int) -> None:
