@@ -123,7 +123,7 @@ class Plotter:
     def _decision(self, name: str, sequence: int) -> Record | None:
         known = self._judged.get(name)
         if known is None or known.sequence != sequence:
-            known = self._book.decision(name, sequence)
+            known = self._book.closed(name, sequence)
             if known is not None:
                 self._judged[name] = known
         return known

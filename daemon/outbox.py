@@ -72,7 +72,7 @@ class Outbox:
             pipeline,
             mark.sequence,
         )
-        found = (self._book.decision(pipeline, row["sequence"]) for row in rows)
+        found = (self._book.closed(pipeline, row["sequence"]) for row in rows)
         return [record for record in found if record and record.closed_at >= mark.since]
 
     def lost(self, pipeline: str, sequence: int) -> int:

@@ -212,15 +212,6 @@ class Reading(Store):
         )
         return [Reigned(r["version"], to_time(r["since"]), r["how"], r["reason"]) for r in rows]
 
-    def decision(self, pipeline: str, sequence: int) -> Record | None:
-        """Give the decision on one delta; None while it is open."""
-        row = self.one(
-            "SELECT record FROM deltas WHERE pipeline = ? AND sequence = ? AND record IS NOT NULL",
-            pipeline,
-            sequence,
-        )
-        return self.record(row) if row else None
-
     def champion(self, pipeline: str) -> Champion | None:
         """Say what should serve; None before the first promotion."""
         row = self.one(

@@ -11,7 +11,7 @@ def scrape(meter: Meter) -> APIRouter:
     """Make the route `/metrics`."""
     routes = APIRouter()
 
-    @routes.get("/metrics")
+    @routes.get("/metrics", include_in_schema=False)
     def metrics(request: Request) -> Response:
         """Give all metrics of the daemon, in the format that is asked for."""
         body, kind = meter.exposition(request.headers.get("accept", ""))

@@ -1111,8 +1111,8 @@ def writes(book: Ledger) -> dict[str, Callable[[], object]]:
 READS = {
     "by_run", "forced", "former", "refusal", "withdrawn", "dealt", "fates", "doubts", "trained_at",
     "standing", "pending", "works", "history", "champion", "before", "proven", "promoted",
-    "deployments", "parked", "decision", "audit", "made", "owner", "one", "all", "now", "close",
-    "write", "work", "record",
+    "deployments", "parked", "audit", "made", "owner", "one", "all", "now", "close", "write",
+    "work", "record", "closed", "champions", "retried_in",
 }  # fmt: skip
 
 

@@ -57,7 +57,7 @@ class Site:
         settings = Settings(state_dir=home, pipelines={PIPELINE: Pipeline(table=TABLE, label="y")})
         self.meter = Meter([PIPELINE], self.book, lambda: EPOCH + timedelta(hours=1))
         pages = dashboard.app(settings, self.book, dict, list, meter=self.meter)
-        self.client = TestClient(pages)
+        self.client = TestClient(pages, base_url="http://127.0.0.1")
 
     def scrape(self) -> Samples:
         """Ask as Prometheus does."""
