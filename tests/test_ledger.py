@@ -1112,7 +1112,7 @@ READS = {
     "by_run", "forced", "former", "refusal", "withdrawn", "dealt", "fates", "doubts", "trained_at",
     "standing", "pending", "works", "history", "champion", "before", "proven", "promoted",
     "deployments", "parked", "audit", "made", "owner", "one", "all", "now", "close", "write",
-    "work", "record", "closed", "champions", "retried_in",
+    "work", "record", "closed", "champions", "retried_in", "count_parked",
 }  # fmt: skip
 
 
