@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from threading import Event, Lock, Thread
@@ -197,6 +197,19 @@ def explanation(settings: Settings, book: Ledger, run: str) -> dict[str, Any]:
         "explanation": registry.explanation(run_id) if run_id else None,
         "pictures": registry.pictures(run_id) if run_id else [],
     }
+
+
+def what_if(settings: Settings, book: Ledger, run: str, given: Mapping[str, str]) -> dict[str, Any]:
+    """Score a row by a run's model and by the champion that it was compared with."""
+    from daemon.what_if import what_if as score  # noqa: PLC0415 (slow)
+
+    record = book.by_run(run)
+    found = machine.look(settings)
+    found.export(settings)
+    registry = _registry(settings, found.tracking, record.pipeline)
+    # Not where the daemon keeps its own: who fetches tidies up what others left half fetched.
+    home = settings.state_dir.resolve() / "what-if" / record.pipeline
+    return score(record, book, lambda model: registry.fetch(model, home), given)
 
 
 def _registry(settings: Settings, tracking: machine.Found, name: str) -> Registry:

@@ -22,7 +22,7 @@ from daemon.figures import Figures, Plotter
 from daemon.reading import Reading
 from daemon.reign import measured
 from daemon.store import now
-from daemon.tally import Tally
+from daemon.tally import Lag, Tally
 from handlers.facts import Delta, State, TryLater
 
 BUCKETS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600)
@@ -38,8 +38,8 @@ class Meter:
     ) -> None:
         self.registry = CollectorRegistry()
         self.clock = clock
-        self.oldest: dict[str, datetime | None] = {}
-        """When the oldest waiting commit of each pipeline was made, as far as it was looked at."""
+        self.lags: dict[str, Lag] = {}
+        """How far each pipeline is behind its table, as far as it was looked at."""
         one, mine = ["pipeline"], self.registry
         self.ticks = Counter(
             "retraind_ticks", "Looks at the table, by what came of them.", [*one, "outcome"],
@@ -98,9 +98,10 @@ class _Counting(Tally):
     def lags(self, delta: Delta | None) -> None:
         snapshots = delta.snapshots if delta else ()
         committed = (snapshot.committed_at for snapshot in snapshots)
-        self._meter.snapshots.labels(self._name).set(len(snapshots))
-        self._meter.rows.labels(self._name).set(delta.rows if delta else 0)
-        self._meter.oldest[self._name] = min(committed, default=None)
+        lag = Lag(len(snapshots), delta.rows if delta else 0, min(committed, default=None))
+        self._meter.snapshots.labels(self._name).set(lag.snapshots)
+        self._meter.rows.labels(self._name).set(lag.rows)
+        self._meter.lags[self._name] = lag
 
 
 class _Kept(Collector):
@@ -129,8 +130,8 @@ class _Kept(Collector):
 
     def _waiting(self) -> Metric:
         lag = _gauge("retraind_lag_seconds", "Age of the oldest commit that is not dealt with.")
-        for name, since in self._meter.oldest.copy().items():
-            lag.add_metric([name], _age(since, self._meter.clock()))
+        for name, behind in self._meter.lags.copy().items():
+            lag.add_metric([name], _age(behind.since, self._meter.clock()))
         return lag
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,24 @@ from daemon.access import visiting
 from daemon.drawing import bars, curve
 from daemon.ledger import Ledger
 from daemon.service import Step
+from daemon.tally import Lag
 from daemon.views import View
 from handlers.facts import GiveUp, RetraindError
 
 Explain = Callable[[str], Mapping[str, Any]]
 """Fetches what was kept to explain the model of a run; as `composition.explanation` gives it."""
+WhatIf = Callable[[str, Mapping[str, str]], Mapping[str, Any]]
+"""Scores a row by the model of a run; as `composition.what_if` does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """What the pages want of the models that MLflow keeps."""
+
+    explain: Explain
+    what_if: WhatIf
+
+
 SHOWN = 15
 """Features that are drawn."""
 
@@ -31,16 +45,18 @@ def pages(
     settings: Settings,
     ledger: Ledger,
     activity: Callable[[], Mapping[str, Step]],
-    explain: Explain | None,
+    models: Models | None,
+    lags: Mapping[str, Lag],
 ) -> APIRouter:
     """Make the routes; see `daemon.dashboard.app`."""
     router = APIRouter(include_in_schema=False, default_response_class=HTMLResponse)
-    shown = Pages(settings, ledger, activity, explain)
+    shown = Pages(settings, ledger, activity, models, lags)
     router.get("/")(shown.home)
     router.get("/pipelines/{name}")(shown.pipeline)
     router.get("/pipelines/{name}/deltas/{sequence}")(shown.delta)
     router.get("/pipelines/{name}/models/{version}")(shown.model)
     router.get("/pipelines/{name}/explanations/{run}")(shown.explanation)
+    router.get("/pipelines/{name}/what-if/{run}")(shown.what_if)
     router.get("/audit")(shown.audit)
     return router
 
@@ -50,12 +66,13 @@ class Pages:
 
     def __init__(
         self, settings: Settings, ledger: Ledger, activity: Callable[[], Mapping[str, Step]],
-        explain: Explain | None,
+        models: Models | None, lags: Mapping[str, Lag],
     ) -> None:  # fmt: skip
         self._settings = settings
         self._ledger = ledger
         self._activity = activity
-        self._explain = explain
+        self._models = models
+        self._lags = lags
         self._templates = _templates()
 
     def home(self, request: Request) -> HTMLResponse:
@@ -74,7 +91,8 @@ class Pages:
         if name not in self._settings.pipelines:
             return self._missing(request, f"There is no pipeline {name!r}.")
         found = story.pipeline(self._settings, self._ledger, name, self._activity(), before)
-        return self._show(request, "pipeline.html", p=found)
+        lag = self._lags.get(name, Lag())
+        return self._show(request, "pipeline.html", p=found, lag=lag)
 
     def delta(self, request: Request, name: str, sequence: int) -> HTMLResponse:
         """Show one delta: its rows, the comparison, what decided."""
@@ -95,10 +113,21 @@ class Pages:
     def explanation(self, request: Request, run: str) -> HTMLResponse:
         """Show how a model decides; it comes from MLflow, so the pages fetch it last."""
         try:
-            found = self._explain(run)["explanation"] if self._explain else None
+            found = self._models.explain(run)["explanation"] if self._models else None
         except RetraindError as error:
             return self._show(request, "explanation.html", found=None, told=str(error))
         return self._show(request, "explanation.html", found=_drawn(found), told="")
+
+    def what_if(self, request: Request, name: str, run: str) -> HTMLResponse:
+        """Show what both models make of a row that the address tells; asking changes nothing."""
+        given, told, found = dict(request.query_params), "", None
+        try:
+            found = self._models.what_if(run, given) if self._models else None
+        except RetraindError as error:
+            told = str(error)
+        return self._show(
+            request, "what_if.html", name=name, run=run, given=given, found=found, told=told
+        )
 
     def audit(self, request: Request) -> HTMLResponse:
         """Show what people and policies did."""

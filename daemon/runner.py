@@ -15,6 +15,7 @@ from config.settings import Settings
 from daemon import composition, dashboard, owner, service
 from daemon.ledger import Ledger
 from daemon.metrics import Meter
+from daemon.pages import Models
 from daemon.service import Step
 from daemon.store import NotOwner
 from handlers.facts import TryLater
@@ -74,7 +75,11 @@ def running(settings: Settings) -> Iterator[service.Service]:
     meter = Meter(settings.pipelines, book)
     pages = dashboard.app(
         settings, book, opening.activity, opening.unready, opening.look,
-        explain=partial(composition.explanation, settings, book), proxied=proxied,
+        models=Models(
+            partial(composition.explanation, settings, book),
+            partial(composition.what_if, settings, book),
+        ),
+        proxied=proxied,
         meter=meter,
     )  # fmt: skip
     with service.pages(pages, bound):

@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from datetime import datetime
+
 from handlers.facts import Delta
+
+
+@dataclass(frozen=True, slots=True)
+class Lag:
+    """What the table has beyond the cursor, as it was last looked at."""
+
+    snapshots: int = 0
+    rows: int = 0
+    """At most: what is new among rewritten rows is found out later."""
+    since: datetime | None = None
+    """When the oldest of these commits was made."""
 
 
 class Tally:

@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 from config.settings import Settings
 from daemon import dashboard, service
 from daemon.ledger import Ledger
+from daemon.pages import Models
 from daemon.service import Step
 
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
@@ -49,6 +50,21 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
+def what_if(_: str, given: Mapping[str, str]) -> Mapping[str, Any]:
+    """Score a row by two models that know one number."""
+    amount = given.get("transaction_amount", "80")
+    models = [
+        {"name": name, "scores": [min(float(amount) / by, 1.0)],
+         "added": {"transaction_amount": float(amount) / by - 0.5, "zip": 0.0}}
+        for name, by in (("version 37", 100), ("champion, version 1", 200))
+    ]  # fmt: skip
+    fields = [
+        {"name": "transaction_amount", "kind": "number", "choices": [], "text": amount},
+        {"name": "zip", "kind": "category", "choices": ["80331", "10115"], "text": ""},
+    ]
+    return {"fields": fields, "models": models, "classes": ["0", "1"]}
+
+
 class WithoutPrefix:
     """A proxy that takes a prefix off, and adds who came, as that of a platform does."""
 
@@ -75,8 +91,8 @@ def serving(
 ) -> Iterator[str]:  # fmt: skip
     """Serve the pages behind a proxy; gives their address."""
     app: Any = dashboard.app(
-        settings, book, activity, list, explain=lambda _: {"explanation": EXPLANATION},
-        proxied=True,
+        settings, book, activity, list,
+        models=Models(lambda _: {"explanation": EXPLANATION}, what_if), proxied=True,
     )  # fmt: skip
     bound = service.bind("127.0.0.1", free_port())
     with service.pages(WithoutPrefix(app, prefix, who), bound):  # type: ignore[arg-type]

@@ -26,7 +26,8 @@ SHOP = "shop-01"
 PAGES = {
     "overview": "/", "pipeline": f"/pipelines/{SHOP}", "older": f"/pipelines/{SHOP}?before=20",
     "delta": f"/pipelines/{SHOP}/deltas/37", "parked": f"/pipelines/{SHOP}/deltas/23",
-    "model": f"/pipelines/{SHOP}/models/37", "audit": "/audit", "missing": "/pipelines/none",
+    "model": f"/pipelines/{SHOP}/models/37",
+    "what if": f"/pipelines/{SHOP}/what-if/run-37", "audit": "/audit", "missing": "/pipelines/none",
 }  # fmt: skip
 STEPS = {SHOP: Step("training", 37, 100)}
 SCREENS = {"desk": (1280, 900), "phone": (375, 740)}
@@ -184,7 +185,7 @@ def test_who_may_not_act_sees_no_button(
         for path in PAGES.values():
             watched.page.goto(url + path)
             expect(watched.page.locator("h1")).to_be_visible()
-            expect(watched.page.locator("button")).to_have_count(0)
+            expect(watched.page.locator("[data-act]")).to_have_count(0)
 
 
 def test_no_text_becomes_markup(watched: Watched, book: Ledger, settings: Settings) -> None:
@@ -199,6 +200,24 @@ def test_no_text_becomes_markup(watched: Watched, book: Ledger, settings: Settin
             watched.page.goto(url + path)
             expect(watched.page.locator("main")).to_contain_text(HOSTILE)
             assert watched.page.title() != "taken over"
+
+
+def test_a_row_is_changed_and_scored_anew(
+    watched: Watched, book: Ledger, settings: Settings
+) -> None:
+    """Both models answer, with what each feature adds; the address tells the row."""
+    with serving(settings, book) as url:
+        page = watched.page
+        page.goto(f"{url}/pipelines/{SHOP}/deltas/37")
+        page.get_by_role("link", name="What if").click()
+        expect(page.locator(".big").first).to_have_text("0.8000")
+        page.get_by_label("transaction_amount").fill("50")
+        page.keyboard.press("Enter")
+        expect(page.locator(".big").first).to_have_text("0.5000")
+        expect(page.locator("tbody tr").first).to_contain_text("+0.0000")
+        assert "transaction_amount=50" in page.url
+        page.get_by_role("link", name="as it was").click()
+        expect(page.locator(".big").first).to_have_text("0.8000")
 
 
 def test_it_works_below_a_prefix(watched: Watched, book: Ledger, settings: Settings) -> None:
