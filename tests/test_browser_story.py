@@ -11,7 +11,7 @@ from playwright.sync_api import HttpCredentials, expect
 from sites import PATIENCE, Site
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(280)]
-TOKEN = "open sesame"  # noqa: S105 (of this test alone)
+TOKEN = "open sesame, if you please"  # noqa: S105 (of this test alone)
 SLOW = PATIENCE * 1000
 
 

@@ -17,7 +17,7 @@ from cloudera.gateway import go_wrong_after, go_wrong_before
 from cloudera.keys import APPLICATION
 from cloudera.metrics import Metrics
 from cloudera.models import Model, Models
-from cloudera.serving import Late
+from cloudera.serving import Late, Leaving
 from cloudera.state import World
 
 LARGEST = 5_000_000
@@ -101,6 +101,8 @@ class Modelservice:
         patience = self._world.pace.model_timeout
         try:
             found = replicas.ask(request, about, patience, self._world.habits.model_queue)
+        except Leaving:
+            return self._ask(model, request, call, faults)
         except Late:
             raise Refused(504, "the model did not answer in time") from None
         if found is None:

@@ -14,7 +14,8 @@ import tempfile
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from threading import Lock
+from threading import Event, Lock
+from time import monotonic
 from typing import Any
 
 SCRIPT = Path(__file__).parent / "replica.py"
@@ -28,6 +29,10 @@ class LoadFailed(Exception):
 
 class Late(Exception):
     """A model that did not answer in time."""
+
+
+class Leaving(Exception):
+    """A deployment that takes no more requests: another one has taken its place."""
 
 
 class Loader:
@@ -152,7 +157,7 @@ class Replicas:
         self._idle: queue.Queue[Replica] = queue.Queue()
         self._lock = Lock()
         self._waiting = 0
-        self._closed = False
+        self._closed = self._leaving = False
         for replica in replicas:
             self._idle.put(replica)
 
@@ -178,8 +183,11 @@ class Replicas:
 
         Raises:
             Late: it takes too long; the replica is replaced.
+            Leaving: it is to be asked of the deployment that took the place of this one.
         """
         with self._lock:
+            if self._leaving:
+                raise Leaving
             if self._waiting >= waiting and self._idle.empty():
                 return None
             self._waiting += 1
@@ -210,7 +218,12 @@ class Replicas:
         self._idle.put(new)
 
     def drain(self, within: float = 30) -> None:
-        """End once the requests that are being answered are."""
+        """End once all requests that came before are answered."""
+        with self._lock:
+            self._leaving = True
+        until = monotonic() + within
+        while self._waiting and monotonic() < until:
+            Event().wait(0.005)
         for _ in range(len(self._all)):
             with suppress(queue.Empty):
                 self._idle.get(timeout=within)
