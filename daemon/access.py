@@ -19,7 +19,7 @@ from daemon.visitor import Rules, Visitor
 OPEN = frozenset({"/healthz", "/readyz", "/metrics"})
 """What is read without a token, by programs that have none."""
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-CHALLENGE = {"WWW-Authenticate": 'Basic realm="retraind", charset="UTF-8", Bearer'}
+CHALLENGES = ('Basic realm="retraind", charset="UTF-8"', "Bearer")
 SHOW_IT = "Send `Authorization: Bearer TOKEN`, or log in: any name, the token as password."
 SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "The token of `http.token`."},
@@ -86,7 +86,10 @@ class Access:
     @staticmethod
     def asked(visits: Visitor) -> JSONResponse:
         """Ask for the token; a browser then asks its user."""
-        return told(401, visits.told or "A token is needed.", SHOW_IT, CHALLENGE)
+        answer = told(401, visits.told or "A token is needed.", SHOW_IT)
+        for challenge in CHALLENGES:  # a browser that finds two in one line understands neither
+            answer.headers.append("WWW-Authenticate", challenge)
+        return answer
 
 
 def _parts(url: str) -> SplitResult:

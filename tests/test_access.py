@@ -93,7 +93,8 @@ def test_without_it_nobody_acts(opened: Open, book: Ledger, headers: dict[str, s
     with capture_logs() as logged:
         answer = act(client, **sent)  # type: ignore[arg-type]
     assert (answer.status_code, dump(book)) == (401, before)
-    assert answer.headers["www-authenticate"].startswith("Basic ")
+    challenges = answer.headers.get_list("www-authenticate")
+    assert [challenge.split()[0] for challenge in challenges] == ["Basic", "Bearer"]
     assert "Bearer TOKEN" in answer.json()["remedy"]
     tried = headers.get("Authorization", "").startswith(("Bearer", "Basic"))
     assert [item["event"] for item in logged] == ["login_failed"] * tried
